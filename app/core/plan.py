@@ -1,0 +1,194 @@
+"""Derive everything a host needs from the manifests: users, units, sockets, routes, nginx locations, timeouts.
+
+The data flows one way, manifest -> plan -> resources. Roles render the plan; they decide nothing that stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.core import ladder as timeouts
+from app.core.manifest import Manifest, parse_size
+
+SLOTS = ("a", "b")
+KINDS = ("api", "ui", "worker")
+SOCKET_DIR = "/run/pergola/sock"
+ROUTE_DIR = "/run/pergola/route"
+METRICS_DIR = "/run/pergola/metrics"
+STATE_DIR = "/var/lib/pergola"
+OPT_DIR = "/opt/pergola"
+
+
+class PlanError(ValueError):
+    """The manifests are fine one by one but cannot be served together; one line a finding."""
+
+
+def build(
+    manifests: Sequence[Manifest],
+    *,
+    environment: str = "local",
+    drain_seconds: int = 900,
+    balancer_idle_seconds: int | None = None,
+    deregistration_seconds: int | None = None,
+) -> dict[str, Any]:
+    """Derive the plan of one host.
+
+    Args:
+        manifests: The host's apps; names and paths are already known to be distinct (``manifest.load_all``).
+        environment: Name of the environment, given to the apps as ``PERGOLA_ENV``.
+        drain_seconds: How long an old Streamlit session may live on after a release switch.
+        balancer_idle_seconds: Idle timeout of the balancer in front, when there is one with a value of its own.
+        deregistration_seconds: Deregistration delay of the balancer in front, likewise.
+
+    Returns:
+        Plain data (str, int, list, dict), ready for a template or JSON.
+
+    Raises:
+        PlanError: A timeout is out of order, or two locations are the same.
+    """
+    ordered = sorted(manifests, key=lambda manifest: manifest.name)
+    rungs = timeouts.compute(
+        (manifest.data["limits"]["request_seconds"] for manifest in ordered),
+        drain_seconds=drain_seconds,
+        balancer_idle_seconds=balancer_idle_seconds,
+        deregistration_seconds=deregistration_seconds,
+    )
+    locations = sorted((entry for manifest in ordered for entry in _locations(manifest, rungs)), key=lambda entry: (-len(entry["path"]), entry["path"]))
+    findings = [*(f"timeouts: {finding}" for finding in timeouts.broken_rungs(rungs)), *_same_paths(locations)]
+    if findings:
+        raise PlanError("\n".join(findings))
+    return {
+        "environment": environment,
+        "apps": [_app(manifest, environment, rungs) for manifest in ordered],
+        "locations": locations,
+        "upstreams": [upstream for manifest in ordered for upstream in _upstreams(manifest)],
+        "maps": [entry for manifest in ordered for entry in _maps(manifest)],
+        "ladder": rungs.as_dict(),
+    }
+
+
+def api_prefix(manifest: Manifest) -> str:
+    """Return the URL prefix of the app's API, without a slash at its end (empty for the app at ``/``)."""
+    return "" if manifest.path == "/" else f"{manifest.path}api"
+
+
+def kinds(manifest: Manifest) -> list[str]:
+    """Return which services the app has, in the order they start."""
+    return [kind for kind in KINDS if kind in manifest.data]
+
+
+def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[str, Any]:
+    data, name = manifest.data, manifest.name
+    limits = data["limits"]
+    return {
+        "name": name,
+        "title": data["title"],
+        "summary": data["summary"],
+        "icon": data["icon"],
+        "path": manifest.path,
+        "api_prefix": api_prefix(manifest),
+        "folder": str(manifest.folder),
+        "user": f"pergola-{name}",
+        "state_dir": f"{STATE_DIR}/{name}",
+        "root": f"{OPT_DIR}/{name}",
+        "kinds": kinds(manifest),
+        "slots": {slot: _slot(manifest, slot) for slot in SLOTS},
+        "routes": {"api": f"{ROUTE_DIR}/{name}/api", "ui": f"{ROUTE_DIR}/{name}/ui", **{f"ui_{slot}": f"{ROUTE_DIR}/{name}/ui-{slot}" for slot in SLOTS}},
+        "environment": _environment(manifest, environment),
+        "memory_bytes": parse_size(limits["memory"]),
+        "upload_bytes": parse_size(limits["upload"]),
+        "cpu_percent": max(1, round(limits["cpu"] * 100)),
+        "tasks": limits["tasks"],
+        "request_seconds": limits["request_seconds"],
+        "graceful_seconds": rungs.graceful_seconds,
+        "stop_seconds": rungs.stop_seconds,
+        # PrivateNetwork hides even loopback; unix sockets (nginx, the app's own API, PostgreSQL) still work
+        "private_network": data["network"] == "none" and not data["buckets"],
+        "manifest": data,
+    }
+
+
+def _slot(manifest: Manifest, slot: str) -> dict[str, str]:
+    instance = f"{manifest.name}-{slot}"
+    entry = {"link": f"{OPT_DIR}/slots/{instance}", "metrics_dir": f"{METRICS_DIR}/{instance}"}
+    for kind in kinds(manifest):
+        entry[f"{kind}_unit"] = f"pergola-{kind}@{instance}.service"
+        if kind != "worker":
+            entry[f"{kind}_socket_unit"] = f"pergola-{kind}@{instance}.socket"
+            entry[f"{kind}_socket"] = f"{SOCKET_DIR}/{instance}.{kind}.sock"
+    return entry
+
+
+def _environment(manifest: Manifest, environment: str) -> dict[str, str]:
+    """Environment of every service of the app; what depends on the slot is added by the unit."""
+    data, name = manifest.data, manifest.name
+    state = f"{STATE_DIR}/{name}"
+    databases = {"none": "", "sqlite": f"sqlite:///{state}/{name}.db", "postgresql": f"postgresql+psycopg2:///pergola_{name}?host=/run/postgresql"}
+    # core's own tables (admin sessions) need a place even where the app asks for no database
+    url = databases[data["database"]] or f"sqlite:///{state}/core.db"
+    return {
+        "PERGOLA_APP": name,
+        "PERGOLA_ENV": environment,
+        "PERGOLA_BASE_PATH": manifest.path,
+        "PERGOLA_API_PREFIX": api_prefix(manifest),
+        "PERGOLA_STATE_DIR": state,
+        "PERGOLA_STORAGE": f"file://{state}/storage",
+        "PERGOLA_DATABASE_URL": url,
+        "PERGOLA_SITE": "/etc/pergola/site.json",
+        **data["env"],
+    }
+
+
+def _locations(manifest: Manifest, rungs: timeouts.Ladder) -> Iterable[dict[str, Any]]:
+    data, name = manifest.data, manifest.name
+    common = {"app": name, "body_bytes": parse_size(data["limits"]["upload"]), "access": data["access"]}
+    if "api" in data:
+        path = f"{api_prefix(manifest)}/"
+        yield {
+            **common,
+            "kind": "api",
+            "path": path,
+            "strip": path if path != "/" else None,
+            "upstream": f"{name}_api",
+            "cookie": None,
+            "websocket": False,
+            "read_seconds": data["limits"]["request_seconds"],
+        }
+    if "ui" in data:
+        yield {
+            **common,
+            "kind": "ui",
+            "path": manifest.path,
+            "strip": None,
+            "upstream": f"{name}_ui",
+            "cookie": f"pergola_slot_{name}",
+            "websocket": True,
+            "read_seconds": max(rungs.websocket_read_seconds, data["limits"]["request_seconds"]),
+        }
+
+
+def _upstreams(manifest: Manifest) -> Iterable[dict[str, Any]]:
+    name, route = manifest.name, f"{ROUTE_DIR}/{manifest.name}"
+    if "api" in manifest.data:
+        # the same path twice: a GET that meets a dying worker is tried once more
+        yield {"name": f"{name}_api", "servers": [{"socket": f"{route}/api", "backup": False}] * 2}
+    if "ui" in manifest.data:
+        yield {"name": f"{name}_ui_live", "servers": [{"socket": f"{route}/ui", "backup": False}] * 2}
+        for slot in SLOTS:
+            yield {"name": f"{name}_ui_{slot}", "servers": [{"socket": f"{route}/ui-{slot}", "backup": False}, {"socket": f"{route}/ui", "backup": True}]}
+
+
+def _maps(manifest: Manifest) -> Iterable[dict[str, Any]]:
+    if "ui" in manifest.data:
+        name = manifest.name
+        yield {"variable": f"{name}_ui", "cookie": f"pergola_slot_{name}", "default": f"{name}_ui_live", **{slot: f"{name}_ui_{slot}" for slot in SLOTS}}
+
+
+def _same_paths(locations: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    owners: dict[str, str] = {}
+    for entry in locations:
+        owner = f"{entry['app']} ({entry['kind']})"
+        first = owners.setdefault(entry["path"], owner)
+        if first != owner:
+            yield f"locations: {entry['path']} belongs to both {first} and {owner}; give one app another path"

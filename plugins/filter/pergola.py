@@ -1,0 +1,32 @@
+"""Filters that lead from manifests to the plan of a host."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+_ROOT = Path(__file__).resolve().parents[2]
+if str(_ROOT) not in sys.path:
+    sys.path.insert(0, str(_ROOT))
+
+from app.core import manifest, plan  # noqa: E402 - the project's folder must be on the path first
+
+
+def pergola_plan(apps: Sequence[str | Mapping[str, str]], **site: Any) -> dict[str, Any]:
+    """Load the manifests of ``apps`` and derive the host's plan; wrong manifests fail with every finding."""
+    try:
+        return plan.build(manifest.load_all(_ROOT, apps), **site)
+    except (manifest.ManifestError, plan.PlanError) as error:
+        raise AnsibleFilterError(f"\n{error}") from error
+
+
+class FilterModule:
+    """Filters of Pergola."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"pergola_plan": pergola_plan}
