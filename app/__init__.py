@@ -1,0 +1,1 @@
+"""Pergola: production for small teams' data apps."""

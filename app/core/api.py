@@ -1,0 +1,212 @@
+"""The FastAPI application every app begins with: request ids, access log, problems, health, metrics.
+
+    app = create_api("VinoVoyant", lifespan=lifespan, ready=service.ready)
+"""
+
+import asyncio
+import inspect
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid import uuid4
+
+from app.core import logs, metrics, problems
+from app.core.settings import Settings, get_settings
+
+log = logging.getLogger(__name__)
+
+Ready = Callable[[], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+REQUEST_ID_HEADER: Final = "X-Request-ID"
+READY_SECONDS: Final = 10.0
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_QUIET: Final = ("/health", "/metrics")
+
+
+def create_api(
+    title: str,
+    *,
+    version: str | None = None,
+    summary: str | None = None,
+    lifespan: Lifespan | None = None,
+    ready: Ready | None = None,
+    settings: Settings | None = None,
+    health_routes: bool = True,
+) -> FastAPI:
+    """A FastAPI with everything the platform asks of an app.
+
+    `ready` is asked by `/health/ready`: it returns details (anything JSON can hold) or raises with the reason; it may be
+    async, and a plain function runs in a thread. The portal answers `/health*` itself and says `health_routes=False`.
+    """
+    settings = settings or get_settings()
+    logs.configure(settings=settings)
+    app = FastAPI(
+        title=title,
+        summary=summary,
+        version=version or settings.release,
+        root_path=settings.api_prefix,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    problems.install(app)
+    app.add_middleware(RequestMiddleware, app_name=settings.app)
+    if health_routes:
+        _add_health(app, settings, ready)
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics_text() -> Response:
+        return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    return app
+
+
+async def check_ready(ready: Ready | None) -> tuple[bool, dict[str, Any]]:
+    """Whether the app can do its work, with details or `{"reason": ...}`."""
+    if ready is None:
+        return True, {}
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            if inspect.iscoroutinefunction(ready):
+                answer = await ready()
+            else:
+                answer = await asyncio.to_thread(ready)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+    except TimeoutError:
+        return False, {"reason": f"no answer within {READY_SECONDS:g} s"}
+    except Exception as error:  # noqa: BLE001 - any reason is the answer
+        log.warning("not ready: %s", error, exc_info=True)
+        return False, {"reason": f"{type(error).__name__}: {error}"[:500]}
+    return True, dict(answer)
+
+
+def _add_health(app: FastAPI, settings: Settings, ready: Ready | None) -> None:
+    started = time.time()
+
+    @app.get("/health", tags=["health"], summary="The process answers")
+    @app.get("/health/live", tags=["health"], summary="The process answers")
+    async def live() -> dict[str, str]:
+        return {"status": "ok", "app": settings.app, "release": settings.release}
+
+    @app.get("/health/ready", tags=["health"], summary="The app can do its work")
+    async def ready_() -> Response:
+        good, details = await check_ready(ready)
+        if good:
+            return JSONResponse({"status": "ready", "app": settings.app, "checks": details})
+        return problems.problem(503, details["reason"], instance="/health/ready", app=settings.app)
+
+    @app.get("/health/status", tags=["health"], summary="Version, slot, uptime and readiness")
+    async def status() -> dict[str, Any]:
+        good, details = await check_ready(ready)
+        return {
+            "app": settings.app,
+            "title": app.title,
+            "version": app.version,
+            "release": settings.release,
+            "slot": settings.slot,
+            "env": settings.env,
+            "uptime_seconds": round(time.time() - started, 1),
+            "ready": good,
+            "checks": details,
+        }
+
+
+class RequestMiddleware:
+    """Outermost layer of an API: who asks (from nginx), a request id, one access line, metrics, and a last catch.
+
+    nginx is believed only on a unix socket, which nobody else can reach: there `X-Real-IP` and `X-Forwarded-Proto`
+    replace the peer. `X-Forwarded-For` is never used, since a client can begin it with anything.
+    """
+
+    def __init__(self, app: ASGIApp, app_name: str) -> None:
+        self._app = app
+        self._requests = metrics.counter(
+            "http_requests", "Requests answered", ("app", "method", "route", "status")
+        )
+        self._seconds = metrics.histogram("http_request_seconds", "Seconds to answer", ("app", "method", "route"))
+        self._name = app_name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        believe_nginx(scope, headers)
+        given = headers.get(REQUEST_ID_HEADER, "")
+        identity = given if _SAFE_ID.fullmatch(given) else uuid4().hex
+        token = logs.request_id.set(identity)
+        began = time.perf_counter()
+        status = 0
+        sent = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
+            elif message["type"] == "http.response.body":
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if status:  # half an answer is out: break the connection so that the client knows
+                raise
+            answer = problems.problem(
+                500,
+                f"Something broke on our side. Quote request {identity} when you report it.",
+                instance=scope["path"],
+            )
+            await answer(scope, receive, send_with_id)
+        finally:
+            self._account(scope, status, sent, time.perf_counter() - began)
+            logs.request_id.reset(token)
+
+    def _account(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")  # the template, so that labels stay few
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._requests.labels(self._name, method, route, str(status)).inc()
+        self._seconds.labels(self._name, method, route).observe(seconds)
+        quiet = status < 400 and scope["path"].startswith(_QUIET)
+        log.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "%s %s %s",
+            scope["method"],
+            scope["path"],
+            status,
+            extra={
+                "event": "access",
+                "method": scope["method"],
+                "path": scope["path"],
+                "route": route,
+                "status": status,
+                "bytes": sent,
+                "duration_ms": round(seconds * 1000, 2),
+                "client": scope["client"][0] if scope.get("client") else "",
+            },
+        )
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def believe_nginx(scope: Scope, headers: Headers) -> None:
+    """Replace peer and scheme by what nginx says, when the connection came over a unix socket."""
+    server = scope.get("server")
+    if server is None or server[1] is not None:
+        return
+    if address := headers.get("X-Real-IP"):
+        scope["client"] = (address, 0)
+    if (scheme := headers.get("X-Forwarded-Proto")) in {"http", "https"}:
+        scope["scheme"] = scheme

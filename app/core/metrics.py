@@ -1,0 +1,89 @@
+"""Prometheus metrics that add up under several gunicorn workers.
+
+With `PROMETHEUS_MULTIPROC_DIR` set each process writes its numbers to files in that folder and `/metrics`, whichever
+worker answers, sums all of them. Without it the numbers are this process's own.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+# prometheus_client chooses its storage when it is imported: the folder must be there by then
+_FOLDER: Final = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+if _FOLDER:
+    Path(_FOLDER).mkdir(parents=True, exist_ok=True)
+
+from prometheus_client import (  # noqa: E402 - see the comment above
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.metrics import MetricWrapperBase  # noqa: E402 - see the comment above
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Upper bounds in seconds; 2.0 is where the usual latency alarm stands."""
+
+GaugeMode = Literal["all", "liveall", "min", "livemin", "max", "livemax", "sum", "livesum", "mostrecent", "livemostrecent"]
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY: Final = CollectorRegistry()
+_known: dict[str, MetricWrapperBase] = {}
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+def counter(name: str, help: str, labels: Sequence[str] = ()) -> Counter:  # noqa: A002 - Prometheus calls it help
+    """A number that only grows. Asking twice for one name gives the same metric."""
+    return _once(Counter, name, labels, lambda: Counter(name, help, labels, registry=REGISTRY))
+
+
+def histogram(
+    name: str,
+    help: str,  # noqa: A002 - Prometheus calls it help
+    labels: Sequence[str] = (),
+    *,
+    buckets: Sequence[float] = LATENCY_BUCKETS,
+) -> Histogram:
+    """How values are spread over buckets; seconds unless the name says another unit."""
+    return _once(Histogram, name, labels, lambda: Histogram(name, help, labels, buckets=buckets, registry=REGISTRY))
+
+
+def gauge(
+    name: str,
+    help: str,  # noqa: A002 - Prometheus calls it help
+    labels: Sequence[str] = (),
+    *,
+    mode: GaugeMode = "livesum",
+) -> Gauge:
+    """A value that goes up and down; `mode` says how the workers' values become one."""
+    return _once(Gauge, name, labels, lambda: Gauge(name, help, labels, registry=REGISTRY, multiprocess_mode=mode))
+
+
+def _once(kind: type[M], name: str, labels: Sequence[str], make: Callable[[], M]) -> M:
+    known = _known.get(name)
+    if known is None:
+        known = _known[name] = make()
+    if not isinstance(known, kind) or tuple(known._labelnames) != tuple(labels):
+        raise ValueError(f"metric {name} exists already as a {type(known).__name__} with labels {known._labelnames}")
+    return known
+
+
+def exposition() -> bytes:
+    """Every metric in Prometheus' text format, summed over the workers when there are several."""
+    if not _FOLDER:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=_FOLDER)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def forget_worker(pid: int) -> None:
+    """Drop the live gauges of a worker that died; counters and histograms stay counted."""
+    if _FOLDER:
+        multiprocess.mark_process_dead(pid, _FOLDER)  # type: ignore[no-untyped-call]
