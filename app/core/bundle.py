@@ -1,0 +1,266 @@
+"""Build release bundles on the control node.
+
+A release is one app's code (``app/core`` and ``app/<name>``), its manifest and its locked requirements in one archive, named by a
+hash of what is inside: the same content has the same id on any machine. The wheels it needs are a second archive, named by
+a hash of the locked requirements, the Python version and the architecture; releases with the same lock share it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from app.core import manifest as manifests
+
+ID_LENGTH = 12
+_SKIPPED_NAMES = frozenset({"__pycache__", ".DS_Store"})
+_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+class BundleError(RuntimeError):
+    """A bundle cannot be built; the message names the cause and the fix."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One built release.
+
+    Attributes:
+        app: Name of the app.
+        release: Id of the release, 12 hex digits.
+        archive: The code archive (tar.gz).
+        archive_sha256: Its checksum.
+        env: Id of the wheel bundle, 12 hex digits.
+        env_archive: The wheel archive (tar, wheels are compressed already).
+        env_archive_sha256: Its checksum.
+        changed: Whether anything was written.
+    """
+
+    app: str
+    release: str
+    archive: str
+    archive_sha256: str
+    env: str
+    env_archive: str
+    env_archive_sha256: str
+    changed: bool
+
+
+def build(root: Path, manifest: manifests.Manifest, *, out: Path, python: str, machine: str, check: bool = False) -> Bundle:
+    """Build the bundle of one app.
+
+    Args:
+        root: Project folder (holds ``pyproject.toml`` and ``uv.lock``).
+        manifest: The app.
+        out: Folder for the archives; what is there already is used again.
+        python: Python of the host as ``major.minor``.
+        machine: Architecture of the host (``x86_64`` or ``aarch64``).
+        check: Only say what would be built; the archives may be missing.
+
+    Raises:
+        BundleError: uv or a wheel is missing, or a file of the app cannot be read.
+    """
+    arch = _ARCHITECTURES.get(machine)
+    if arch is None:
+        msg = f"no wheels are known for the architecture {machine!r}; use an x86_64 or aarch64 host"
+        raise BundleError(msg)
+    requirements = locked_requirements(root, manifest, python=python, machine=arch)
+    env = hashlib.sha256(f"{python}\n{arch}\n{requirements}".encode()).hexdigest()[:ID_LENGTH]
+    files = dict(_files(root, manifest))
+    files["requirements.txt"] = (requirements.encode(), False)
+    files["manifest.json"] = (json.dumps(manifest.data, sort_keys=True, ensure_ascii=False, indent=1).encode(), False)
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, (content, _) in sorted(files.items())}
+    release = hashlib.sha256(json.dumps([manifest.name, env, checksums], sort_keys=True).encode()).hexdigest()[:ID_LENGTH]
+    files["release.env"] = (f"PERGOLA_RELEASE={release}\n".encode(), False)
+    files["release.json"] = (json.dumps({"app": manifest.name, "release": release, "env": env, "files": checksums}, sort_keys=True, indent=1).encode(), False)
+    archive, env_archive = out / f"{manifest.name}-{release}.tar.gz", out / f"env-{env}.tar"
+    missing = [path for path in (archive, env_archive) if not path.is_file()]
+    if missing and not check:
+        out.mkdir(parents=True, exist_ok=True)
+        if archive in missing:
+            _write_atomically(archive, _archive(files))
+        if env_archive in missing:
+            _build_env(env_archive, requirements, python=python, arch=arch, cache=out / "wheels")
+    return Bundle(
+        app=manifest.name,
+        release=release,
+        archive=str(archive),
+        archive_sha256=_sha256(archive),
+        env=env,
+        env_archive=str(env_archive),
+        env_archive_sha256=_sha256(env_archive),
+        changed=bool(missing),
+    )
+
+
+def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str, machine: str) -> str:
+    """Return the app's locked requirements for one Python and architecture, with hashes, one a line.
+
+    An app of this project has an extra of its own name in ``pyproject.toml``; an app from elsewhere brings a ``requirements.txt``
+    with pins and hashes beside its manifest. Either stands on what ``app.core`` needs.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    known = project["project"].get("optional-dependencies", {})
+    wanted = [manifest.name] if manifest.name in known else []
+    wanted += ["ui"] if "ui" in manifest.data else []
+    wanted += ["postgresql"] if manifest.data["database"] == "postgresql" else []
+    wanted += ["s3"] if manifest.data["buckets"] else []
+    command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--format", "requirements-txt"]
+    exported = _uv([*command, *(flag for extra in wanted for flag in ("--extra", extra))], cwd=root)
+    own = manifest.folder / "requirements.txt"
+    text = exported + (own.read_text(encoding="utf-8") if own.is_file() else "")
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    lines: dict[str, str] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        specification, *hashes = line.split("--hash=")
+        if not specification.strip() or specification.lstrip().startswith("#"):
+            continue
+        requirement = Requirement(specification)
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
+        name = canonicalize_name(requirement.name)
+        if not hashes or len(requirement.specifier) != 1 or not str(requirement.specifier).startswith("=="):
+            msg = f"apps/{manifest.name}: {requirement.name} in {own} is not pinned with a hash; make the file with: uv pip compile --generate-hashes"
+            raise BundleError(msg)
+        pinned = f"{name}{requirement.specifier} " + " ".join(f"--hash={value.strip()}" for value in hashes)
+        if lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:
+            msg = f"apps/{manifest.name}: {own} pins {pinned.split()[0]}, but app.core needs {lines[name].split()[0]}; use that version"
+            raise BundleError(msg)
+    return "".join(f"{line}\n" for _, line in sorted(lines.items()))
+
+
+def _files(root: Path, manifest: manifests.Manifest) -> Iterable[tuple[str, tuple[bytes, bool]]]:
+    name = manifest.name
+    sources = [(root / "app" / "core", "app/core"), (manifest.folder, f"app/{name}"), (root / "files" / name, f"files/{name}")]
+    yield "app/__init__.py", (b"", False)
+    for base, target in sources:
+        for path in sorted(base.rglob("*")):
+            if _SKIPPED_NAMES.intersection(path.parts) or path.suffix == ".pyc" or not path.is_file():
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(base.resolve()):
+                msg = f"apps/{name}: {path} is a link out of the app's folder; put the file itself there"
+                raise BundleError(msg)
+            yield f"{target}/{path.relative_to(base).as_posix()}", (path.read_bytes(), os.access(path, os.X_OK))
+
+
+def _archive(files: dict[str, tuple[bytes, bool]]) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, (content, executable) in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.mtime = len(content), 0o755 if executable else 0o644, 0
+            tar.addfile(info, io.BytesIO(content))
+    return gzip.compress(raw.getvalue(), compresslevel=6, mtime=0)
+
+
+def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".env-") as scratch:
+        wheels = Path(scratch, "wheels")
+        wheels.mkdir()
+        locked = Path(scratch, "requirements.txt")
+        locked.write_text(requirements, encoding="utf-8")
+        tool = Path(scratch, "uv.txt")
+        tool.write_text(_uv_requirement(), encoding="utf-8")
+        platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [f"manylinux2014_{arch}", f"linux_{arch}"]
+        flags = ["--only-binary=:all:", "--no-deps", "--implementation=cp", f"--python-version={python}", *(f"--platform={name}" for name in platforms)]
+        for wanted in (locked, tool):
+            _run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={wheels}", f"--find-links={cache}", *flags, f"--requirement={wanted}"])
+        for wheel in wheels.iterdir():
+            if not (cache / wheel.name).exists():
+                shutil.copy2(wheel, cache / wheel.name)
+        part = Path(scratch, "env.tar")
+        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
+            for path in [locked, *sorted(wheels.iterdir())]:
+                info = tar.gettarinfo(path, arcname=path.relative_to(scratch).as_posix())
+                info.uid = info.gid = info.mtime = 0
+                info.uname = info.gname = ""
+                info.mode = 0o644
+                with path.open("rb") as stream:
+                    tar.addfile(info, stream)
+        part.replace(target)
+
+
+def _uv_requirement() -> str:
+    version = _uv(["--version"]).split()[1]
+    return f"uv=={version}\n"
+
+
+def _uv(arguments: Sequence[str], cwd: Path | None = None) -> str:
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv is None:
+        msg = "uv is missing; run `make venv`, which installs it beside Python"
+        raise BundleError(msg)
+    return _run([uv, *arguments], cwd=cwd)
+
+
+def _run(command: Sequence[str], cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed list, no shell
+    if done.returncode != 0:
+        tail = "\n".join(done.stderr.strip().splitlines()[-5:])
+        msg = f"{Path(command[0]).name} {' '.join(command[1:4])} … failed:\n{tail}"
+        raise BundleError(msg)
+    return done.stdout
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build bundles from the command line; prints one JSON object an app."""
+    parser = argparse.ArgumentParser(prog="python -m app.core.bundle", description="Build release bundles.")
+    parser.add_argument("apps", nargs="+", help="names of apps, or folders with an app.yml")
+    parser.add_argument("--out", type=Path, default=Path("build/bundles"))
+    parser.add_argument("--python", default="3.13", help="Python of the host (default %(default)s)")
+    parser.add_argument("--machine", default="x86_64", help="architecture of the host (default %(default)s)")
+    options = parser.parse_args(arguments)
+    root = Path(__file__).resolve().parents[2]
+    names: list[Any] = [{"path": name} if "/" in name else name for name in options.apps]
+    try:
+        for manifest in manifests.load_all(root, names):
+            print(json.dumps(asdict(build(root, manifest, out=options.out, python=options.python, machine=options.machine))))
+    except (manifests.ManifestError, BundleError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
