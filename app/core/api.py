@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid import uuid4
 
 from app.core import logs, metrics, problems
+from app.core.asgi import believe_nginx, client_address, through_proxy
 from app.core.settings import Settings, get_settings
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 READY_SECONDS: Final = 10.0
+NOT_READY: Final = "the app is not ready; its log says why"
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _QUIET: Final = ("/health", "/metrics")
 
@@ -53,12 +55,11 @@ def create_api(
         title=title,
         summary=summary,
         version=version or settings.release,
-        root_path=settings.api_prefix,
         lifespan=lifespan,
     )
     app.state.settings = settings
     problems.install(app)
-    app.add_middleware(RequestMiddleware, app_name=settings.app)
+    app.add_middleware(RequestMiddleware, app_name=settings.app, root_path=settings.api_prefix)
     if health_routes:
         _add_health(app, settings, ready)
 
@@ -98,15 +99,19 @@ def _add_health(app: FastAPI, settings: Settings, ready: Ready | None) -> None:
         return {"status": "ok", "app": settings.app, "release": settings.release}
 
     @app.get("/health/ready", tags=["health"], summary="The app can do its work")
-    async def ready_() -> Response:
+    async def ready_(request: Request) -> Response:
         good, details = await check_ready(ready)
         if good:
             return JSONResponse({"status": "ready", "app": settings.app, "checks": details})
-        return problems.problem(503, details["reason"], instance="/health/ready", app=settings.app)
+        # the text of an exception is for the operator on the host, not for a visitor behind nginx
+        reason = NOT_READY if through_proxy(request.scope) else details["reason"]
+        return problems.problem(503, reason, instance="/health/ready", app=settings.app)
 
     @app.get("/health/status", tags=["health"], summary="Version, slot, uptime and readiness")
-    async def status() -> dict[str, Any]:
+    async def status(request: Request) -> dict[str, Any]:
         good, details = await check_ready(ready)
+        if not good and through_proxy(request.scope):
+            details = {"reason": NOT_READY}
         return {
             "app": settings.app,
             "title": app.title,
@@ -121,14 +126,11 @@ def _add_health(app: FastAPI, settings: Settings, ready: Ready | None) -> None:
 
 
 class RequestMiddleware:
-    """Outermost layer of an API: who asks (from nginx), a request id, one access line, metrics, and a last catch.
+    """Outermost layer of an API: who asks (from nginx), a request id, one access line, metrics, and a last catch."""
 
-    nginx is believed only on a unix socket, which nobody else can reach: there `X-Real-IP` and `X-Forwarded-Proto`
-    replace the peer. `X-Forwarded-For` is never used, since a client can begin it with anything.
-    """
-
-    def __init__(self, app: ASGIApp, app_name: str) -> None:
+    def __init__(self, app: ASGIApp, app_name: str, root_path: str = "") -> None:
         self._app = app
+        self._root_path = root_path
         self._requests = metrics.counter(
             "http_requests", "Requests answered", ("app", "method", "route", "status")
         )
@@ -139,9 +141,10 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        believe_nginx(scope, headers)
-        given = headers.get(REQUEST_ID_HEADER, "")
+        believe_nginx(scope)
+        scope.setdefault("root_path", "")
+        scope["root_path"] = scope["root_path"] or self._root_path
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         identity = given if _SAFE_ID.fullmatch(given) else uuid4().hex
         token = logs.request_id.set(identity)
         began = time.perf_counter()
@@ -193,20 +196,10 @@ class RequestMiddleware:
                 "status": status,
                 "bytes": sent,
                 "duration_ms": round(seconds * 1000, 2),
-                "client": scope["client"][0] if scope.get("client") else "",
+                "client": client_address(scope),
             },
         )
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-
-def believe_nginx(scope: Scope, headers: Headers) -> None:
-    """Replace peer and scheme by what nginx says, when the connection came over a unix socket."""
-    server = scope.get("server")
-    if server is None or server[1] is not None:
-        return
-    if address := headers.get("X-Real-IP"):
-        scope["client"] = (address, 0)
-    if (scheme := headers.get("X-Forwarded-Proto")) in {"http", "https"}:
-        scope["scheme"] = scheme

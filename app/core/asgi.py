@@ -1,0 +1,36 @@
+"""The few things that both ASGI applications of an app, the API and the Streamlit screen, need to know of a request."""
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+
+def believe_nginx(scope: Scope) -> None:
+    """Replace peer and scheme by what nginx says, when the connection came over a unix socket.
+
+    Only nginx and the platform reach that socket, so nobody else can pretend. `X-Forwarded-For` is never used: a client
+    can begin it with anything.
+    """
+    if not on_unix_socket(scope):
+        return
+    headers = Headers(scope=scope)
+    if address := headers.get("X-Real-IP"):
+        scope["client"] = (address, 0)
+    if (scheme := headers.get("X-Forwarded-Proto")) in {"http", "https"}:
+        scope["scheme"] = scheme.replace("http", "ws") if scope["type"] == "websocket" else scheme
+
+
+def on_unix_socket(scope: Scope) -> bool:
+    """True when the request came over a unix socket: such a server has a path and no port."""
+    server = scope.get("server")
+    return server is None or server[1] is None
+
+
+def through_proxy(scope: Scope) -> bool:
+    """True when nginx passed the request on; false when somebody on the host asked this socket itself."""
+    return "x-forwarded-for" in Headers(scope=scope)
+
+
+def client_address(scope: Scope) -> str:
+    """Address of the visitor; empty when unknown."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
