@@ -95,7 +95,7 @@ def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[s
         "kinds": kinds(manifest),
         "slots": {slot: _slot(manifest, slot) for slot in SLOTS},
         "routes": {"api": f"{ROUTE_DIR}/{name}/api", "ui": f"{ROUTE_DIR}/{name}/ui", **{f"ui_{slot}": f"{ROUTE_DIR}/{name}/ui-{slot}" for slot in SLOTS}},
-        "environment": _environment(manifest, environment),
+        "environment": _environment(manifest, environment, rungs),
         "memory_bytes": parse_size(limits["memory"]),
         "upload_bytes": parse_size(limits["upload"]),
         "cpu_percent": max(1, round(limits["cpu"] * 100)),
@@ -105,6 +105,8 @@ def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[s
         "stop_seconds": rungs.stop_seconds,
         # PrivateNetwork hides even loopback; unix sockets (nginx, the app's own API, PostgreSQL) still work
         "private_network": data["network"] == "none" and not data["buckets"],
+        # the app at / shows the others' health, so it may open their sockets
+        "watches_others": manifest.path == "/",
         "manifest": data,
     }
 
@@ -120,7 +122,7 @@ def _slot(manifest: Manifest, slot: str) -> dict[str, str]:
     return entry
 
 
-def _environment(manifest: Manifest, environment: str) -> dict[str, str]:
+def _environment(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[str, str]:
     """Environment of every service of the app; what depends on the slot is added by the unit."""
     data, name = manifest.data, manifest.name
     state = f"{STATE_DIR}/{name}"
@@ -136,8 +138,27 @@ def _environment(manifest: Manifest, environment: str) -> dict[str, str]:
         "PERGOLA_STORAGE": f"file://{state}/storage",
         "PERGOLA_DATABASE_URL": url,
         "PERGOLA_SITE": "/etc/pergola/site.json",
+        **_commands(manifest, rungs),
         **data["env"],
     }
+
+
+def _commands(manifest: Manifest, rungs: timeouts.Ladder) -> dict[str, str]:
+    """What the unit templates run, as variables."""
+    data = manifest.data
+    entries: dict[str, str] = {}
+    if "api" in data:
+        flags = {
+            "workers": data["api"]["workers"],
+            "timeout": data["limits"]["request_seconds"] + 5,
+            "graceful-timeout": rungs.graceful_seconds,
+            "keep-alive": rungs.gunicorn_keepalive_seconds,
+        }
+        entries["PERGOLA_ASGI"] = data["api"]["app"]
+        entries["GUNICORN_CMD_ARGS"] = " ".join(f"--{name}={value}" for name, value in flags.items())
+    if "worker" in data:
+        entries["PERGOLA_WORKER"] = data["worker"]["module"]
+    return entries
 
 
 def _locations(manifest: Manifest, rungs: timeouts.Ladder) -> Iterable[dict[str, Any]]:

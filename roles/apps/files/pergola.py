@@ -1,0 +1,808 @@
+#!/usr/bin/python3
+"""pergola: put releases of apps into service on this host, without a failed request.
+
+Each app has two slots, a and b. A release is started in the idle slot, asked whether it is really ready, and only then made live by
+renaming a symlink that nginx connects through; nginx itself is never touched. The old slot finishes its requests and keeps its
+Streamlit sessions until the last one ends or the drain ceiling is reached.
+
+The state file of an app is the truth; routes and units are made to agree with it. So every command may be killed and run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+SITE = Path("/etc/pergola/site.json")
+OPT = Path("/opt/pergola")
+STATE = Path("/var/lib/pergola/.host")
+ROUTES = Path("/run/pergola/route")
+LOCKS = Path("/run/pergola/lock")
+SECRETS = Path("/etc/pergola/secrets")
+UNITS = Path("/etc/systemd/system")
+APP_ENV = Path("/etc/pergola/apps")
+HISTORY = 50
+QUIET = False
+
+
+class Failure(Exception):
+    """Something went wrong and the message says what to do; nothing that served before has changed."""
+
+
+def say(text: str) -> None:
+    """Print a line of progress to standard error."""
+    if not QUIET:
+        print(f"pergola: {text}", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- plan and state
+
+
+def site() -> dict[str, Any]:
+    """Return the derived plan of this host."""
+    try:
+        return json.loads(SITE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Failure(f"{SITE} is missing; run site.yml on this host first") from None
+
+
+def app_plan(name: str) -> dict[str, Any]:
+    """Return one app's part of the plan."""
+    apps = {app["name"]: app for app in site()["apps"]}
+    if name not in apps:
+        raise Failure(f"there is no app {name!r} on this host; it has: {', '.join(sorted(apps)) or 'none'}")
+    return apps[name]
+
+
+def read_state(name: str) -> dict[str, Any]:
+    """Return the app's state; an app that was never deployed has no live slot."""
+    fresh: dict[str, Any] = {"live": None, "previous": None, "slots": {"a": None, "b": None}, "history": []}
+    try:
+        return {**fresh, **json.loads((STATE / f"{name}.json").read_text(encoding="utf-8"))}
+    except FileNotFoundError:
+        return fresh
+    except ValueError as error:
+        raise Failure(f"{STATE / name}.json is damaged ({error}); remove it and deploy again") from error
+
+
+def write_state(name: str, state: dict[str, Any]) -> None:
+    """Replace the app's state file atomically and make it durable."""
+    STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    state["history"] = state["history"][-HISTORY:]
+    part = STATE / f".{name}.json.new"
+    with part.open("w", encoding="utf-8") as stream:
+        json.dump(state, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(STATE / f"{name}.json")
+    sync_folder(STATE)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def now() -> str:
+    """Return the present time, UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextlib.contextmanager
+def locked(name: str, wait: float) -> Iterator[None]:
+    """Hold the app's lock; the kernel lets go of it when the holder dies."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / name).open("a+", encoding="utf-8") as stream:
+        deadline, told = time.monotonic() + wait, False
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                stream.seek(0)
+                holder = stream.read().strip() or "another process"
+                if time.monotonic() >= deadline:
+                    raise Failure(f"{name} is being changed by {holder}; wait for it to end, then run this again") from None
+                if not told:
+                    say(f"{name}: waiting for {holder} to end (at most {wait:.0f} s)")
+                    told = True
+                time.sleep(0.2)
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"pid {os.getpid()} ({' '.join(sys.argv[1:3])}) since {now()}")
+        stream.flush()
+        yield
+
+
+# ---------------------------------------------------------------- systemd, sockets
+
+
+def systemctl(*arguments: str, check: bool = True) -> str:
+    """Run systemctl; a failure shows what systemd said."""
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        raise Failure(f"systemctl {' '.join(arguments)} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def journal(units: list[str], since: float, lines: int = 25) -> str:
+    """Return the last lines that some units logged since a moment (epoch seconds)."""
+    flags = [flag for unit in units for flag in ("--unit", unit)]
+    done = subprocess.run(["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--since=@{int(since)}", *flags], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket's path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def fetch(path: str, target: str, timeout: float) -> tuple[int, str]:
+    """GET a target over a unix socket; return status and body."""
+    connection = UnixConnection(path, timeout)
+    try:
+        connection.request("GET", target, headers={"Host": "localhost", "X-Request-ID": f"pergola-{secrets.token_hex(8)}", "Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read(65536).decode("utf-8", "replace")
+    finally:
+        connection.close()
+
+
+def slot_units(app: dict[str, Any], slot: str, kinds: list[str] | None = None) -> list[str]:
+    """Return the service units of a slot, in the order they start."""
+    return [app["slots"][slot][f"{kind}_unit"] for kind in kinds or app["kinds"]]
+
+
+def start_slot(app: dict[str, Any], slot: str, kinds: list[str]) -> None:
+    """Start a slot's sockets and services from a clean record of failures."""
+    entry = app["slots"][slot]
+    for kind in kinds:
+        systemctl("reset-failed", entry[f"{kind}_unit"], check=False)
+        if kind != "worker":
+            sock = entry[f"{kind}_socket_unit"]
+            systemctl("reset-failed", sock, check=False)
+            if systemctl("is-active", sock, check=False) != "active":
+                systemctl("stop", entry[f"{kind}_unit"])  # systemd refuses a socket whose service runs already
+                systemctl("start", sock)
+        systemctl("start", "--no-block", entry[f"{kind}_unit"])
+
+
+def stop_slot(app: dict[str, Any], slot: str, kinds: list[str] | None = None) -> None:
+    """Stop a slot: no new connections first, then the services finish what they have."""
+    entry = app["slots"][slot]
+    chosen = kinds or list(reversed(app["kinds"]))
+    sockets = [entry[f"{kind}_socket_unit"] for kind in chosen if kind != "worker"]
+    services = [entry[f"{kind}_unit"] for kind in chosen]
+    if sockets:
+        # one call: systemd would otherwise start the service again for a connection still in the backlog
+        systemctl("stop", *sockets, *services)
+    else:
+        systemctl("stop", *services)
+
+
+# ---------------------------------------------------------------- routes
+
+
+def point(link: Path, target: str) -> None:
+    """Make a symlink point somewhere, atomically."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    part = link.with_name(f".{link.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()
+    part.symlink_to(target)
+    part.replace(link)
+
+
+def reconcile(app: dict[str, Any], state: dict[str, Any]) -> None:
+    """Make the routes agree with the state."""
+    live = state["live"]
+    wanted: dict[Path, str] = {}
+    if live:
+        entry = app["slots"][live["slot"]]
+        if "api" in app["kinds"]:
+            wanted[Path(app["routes"]["api"])] = entry["api_socket"]
+        if "ui" in app["kinds"]:
+            wanted[Path(app["routes"]["ui"])] = entry["ui_socket"]
+            for slot in ("a", "b"):
+                held = state["slots"][slot]
+                if held and held["state"] in ("live", "draining"):
+                    wanted[Path(app["routes"][f"ui_{slot}"])] = app["slots"][slot]["ui_socket"]
+    for link, target in wanted.items():
+        point(link, target)
+    for key in ("api", "ui", "ui_a", "ui_b"):
+        link = Path(app["routes"][key])
+        if link not in wanted and link.is_symlink():
+            link.unlink()
+
+
+# ---------------------------------------------------------------- install
+
+
+def checked_archive(path: Path, sha256: str | None) -> None:
+    """Refuse an archive whose checksum is not the expected one."""
+    if not path.is_file():
+        raise Failure(f"{path} does not exist; copy the bundle to this host first")
+    if sha256:
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != sha256:
+            raise Failure(f"{path} is damaged: its sha256 is {digest.hexdigest()[:12]}…, expected {sha256[:12]}…; copy it again")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive of regular files into a new folder; nothing may land outside it."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that a killed run may have left."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def install_env(name: str, archive: Path, sha256: str | None) -> bool:
+    """Make the virtual environment ``name`` from a wheel bundle, offline."""
+    target = OPT / "envs" / name
+    if (target / ".complete").exists():
+        return False
+    checked_archive(archive, sha256)
+    scratch = OPT / "envs" / f".{name}.wheels"
+    started = time.monotonic()
+    say(f"environment {name}: installing the locked wheels")
+    remove_tree(scratch)
+    remove_tree(target)  # without its mark it is what a killed run left; a venv is not relocatable, so it is made in place
+    try:
+        unpack(archive, scratch)
+        uv = unpack_uv(scratch)
+        quiet = {**os.environ, "UV_NO_CACHE": "1", "UV_OFFLINE": "1", "UV_NO_CONFIG": "1", "UV_LINK_MODE": "copy", "UV_PYTHON_DOWNLOADS": "never"}
+        quiet.pop("PYTHONDONTWRITEBYTECODE", None)
+        run([str(uv), "venv", "--quiet", "--python", "/usr/bin/python3", str(target)], quiet)
+        flags = ["--quiet", "--no-index", f"--find-links={scratch / 'wheels'}", "--require-hashes", "--no-deps", "--compile-bytecode"]
+        run([str(uv), "pip", "install", f"--python={target / 'bin/python'}", *flags, f"--requirement={scratch / 'requirements.txt'}"], quiet)
+        (target / ".complete").write_text(now(), encoding="utf-8")
+    except (OSError, tarfile.TarError) as error:
+        remove_tree(target)
+        raise Failure(f"environment {name} could not be installed: {error}{disk_hint(error)}") from error
+    except Failure:
+        remove_tree(target)
+        raise
+    finally:
+        remove_tree(scratch)
+    say(f"environment {name}: ready after {time.monotonic() - started:.1f} s")
+    return True
+
+
+def unpack_uv(folder: Path) -> Path:
+    """Take the uv binary out of its wheel."""
+    wheel = next((folder / "wheels").glob("uv-*.whl"), None)
+    if wheel is None:
+        raise Failure("the wheel bundle has no uv; build it again")
+    shutil.unpack_archive(wheel, folder / "uv", "zip")
+    binary = next((folder / "uv").glob("uv-*.data/scripts/uv"))
+    binary.chmod(0o755)
+    return binary
+
+
+def disk_hint(error: BaseException) -> str:
+    """Name the fix when the disk is full."""
+    full = getattr(error, "errno", None) == 28 or "No space left" in str(error)
+    return "; the disk is full: free some space (`pergola prune` removes old releases) and run this again. The live release was not touched." if full else ""
+
+
+def run(command: list[str], env: dict[str, str]) -> None:
+    """Run a tool of the installation; a failure shows the end of what it said."""
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        tail = " ".join(done.stderr.split())[-600:]
+        raise Failure(f"{Path(command[0]).name} {command[1]} failed: {tail}{disk_hint(OSError(tail))}")
+
+
+def release_dir(name: str, release: str) -> Path:
+    """Return the folder of a release."""
+    if not re.fullmatch(r"[0-9a-f]{12}", release):
+        raise Failure(f"{release!r} is not a release id (12 hex digits); `pergola releases {name}` lists them")
+    return OPT / name / "releases" / release
+
+
+def install(options: argparse.Namespace) -> dict[str, Any]:
+    """Put a release and its environment on this host; nothing is started."""
+    app = app_plan(options.app)
+    target = release_dir(options.app, options.release)
+    with locked("install", options.wait):
+        changed = install_env(options.env, options.env_archive, options.env_sha256) if options.env_archive else False
+        if not (OPT / "envs" / options.env / ".complete").exists():
+            raise Failure(f"environment {options.env} is not on this host; give --env-archive")
+        if not (target / "release.json").exists():
+            checked_archive(options.archive, options.sha256)
+            scratch = target.with_name(f".{options.release}.new")
+            remove_tree(scratch)
+            try:
+                scratch.mkdir(parents=True)
+                unpack(options.archive, scratch)
+                compile_code(scratch, options.env)
+                (scratch / "venv").symlink_to(OPT / "envs" / options.env)
+                verify(scratch, app["name"], options.release, options.env)
+                scratch.replace(target)
+                sync_folder(target.parent)
+            except (OSError, tarfile.TarError) as error:
+                raise Failure(f"{options.app} {options.release} could not be installed: {error}{disk_hint(error)}") from error
+            finally:
+                remove_tree(scratch)
+            changed = True
+            say(f"{options.app} {options.release}: installed")
+    return {"changed": changed, "release": options.release}
+
+
+def compile_code(folder: Path, env: str) -> None:
+    """Byte-compile the app's code: the sandbox cannot write there, and each start would compile it again."""
+    run([str(OPT / "envs" / env / "bin/python"), "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(folder / "app")], {"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
+
+
+def verify(folder: Path, app: str, release: str, env: str) -> None:
+    """Check every file of an unpacked release against its list."""
+    listed = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    if (listed["app"], listed["release"], listed["env"]) != (app, release, env):
+        raise Failure(f"the archive holds {listed['app']} {listed['release']} for environment {listed['env']}, expected {app} {release} for {env}; copy the right one")
+    for name, expected in listed["files"].items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+            raise Failure(f"{name} in the release {release} is damaged; build and copy the release again")
+
+
+# ---------------------------------------------------------------- deploy
+
+
+def config_hash(app: dict[str, Any]) -> str:
+    """Hash what is not in the release but shapes the services: units, environment, secrets."""
+    digest = hashlib.sha256()
+    names = [UNITS / f"pergola-{kind}@{suffix}" for kind in app["kinds"] for suffix in (".service", ".socket")]
+    names += [UNITS / f"{app['slots'][slot][f'{kind}_unit']}.d" / "app.conf" for slot in ("a", "b") for kind in app["kinds"]]
+    names += [APP_ENV / f"{app['name']}.env", *sorted((SECRETS / app["name"]).glob("*"))]
+    for path in names:
+        if path.is_file():
+            digest.update(f"{path}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def is_serving(app: dict[str, Any], state: dict[str, Any]) -> bool:
+    """Return whether every unit of the live slot is active."""
+    live = state["live"]
+    if not live:
+        return False
+    units = slot_units(app, live["slot"]) + [app["slots"][live["slot"]][f"{kind}_socket_unit"] for kind in app["kinds"] if kind != "worker"]
+    return all(line == "active" for line in systemctl("is-active", *units, check=False).splitlines())
+
+
+def prepare(app: dict[str, Any], slot: str, timeout: float) -> None:
+    """Run the manifest's prepare modules in the slot, as the app's user, in its sandbox."""
+    if not app["manifest"]["prepare"]:
+        return
+    unit, began = f"pergola-prepare@{app['name']}-{slot}.service", time.time()
+    say(f"{app['name']}: preparing ({', '.join(app['manifest']['prepare'])})")
+    done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True, check=False, timeout=timeout + 30)
+    if done.returncode != 0:
+        raise Failure(f"{app['name']}: a prepare step failed; the last lines it logged:\n{journal([unit], began)}")
+
+
+def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
+    """Wait until every service of a slot is deeply ready; return the seconds it took.
+
+    Raises:
+        Failure: It never became ready; with the last answer and the end of the journal.
+    """
+    began, deadline = time.time(), time.monotonic() + timeout
+    entry = app["slots"][slot]
+    targets = []
+    if "api" in app["kinds"]:
+        targets.append(("api", entry["api_socket"], "/health/ready"))
+    if "ui" in app["kinds"]:
+        targets.append(("ui", entry["ui_socket"], f"{app['path']}health/ready"))
+    answers = {kind: "no answer yet" for kind, _, _ in targets}
+    pending = {kind for kind, _, _ in targets}
+    while True:
+        for kind, path, target in targets:
+            if kind not in pending:
+                continue
+            try:
+                status, body = fetch(path, target, min(30.0, max(1.0, deadline - time.monotonic())))
+            except (OSError, http.client.HTTPException) as error:
+                answers[kind] = f"{type(error).__name__}: {error}"
+                continue
+            if status == 404 and kind == "api":  # an ASGI app that is not made with app.core has its own shallow check only
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    status, body = fetch(path, app["manifest"]["api"]["health"], 5.0)
+            answers[kind] = f"{status} {' '.join(body.split())[:300]}"
+            if status == 200:
+                pending.discard(kind)
+        if "worker" in app["kinds"] and not pending and systemctl("is-active", entry["worker_unit"], check=False) != "active":
+            answers["worker"] = "the worker is not running"
+        elif not pending:
+            return time.time() - began
+        failed = [unit for unit in slot_units(app, slot) if int(systemctl("show", "-p", "NRestarts", "--value", unit) or 0) >= 5]
+        if failed or time.monotonic() >= deadline:
+            why = f"{failed[0]} keeps dying" if failed else f"it was not ready after {timeout:.0f} s"
+            detail = "\n".join(f"  {kind}: {text}" for kind, text in answers.items())
+            raise Failure(f"{app['name']}: the new release does not work: {why}\n{detail}\nlast lines it logged:\n{journal(slot_units(app, slot), began)}")
+        time.sleep(0.2)
+
+
+def wait_drained(app: dict[str, Any], state: dict[str, Any], slot: str, options: argparse.Namespace) -> None:
+    """Wait until a slot that still drains is free; with --cut-sessions end its sessions now."""
+    held = state["slots"][slot]
+    if not held or held["state"] != "draining":
+        return
+    if options.cut_sessions:
+        finish_drain(app, slot, "sessions were cut on request")
+        return
+    told = 0.0
+    while True:
+        held = read_state(app["name"])["slots"][slot]
+        if not held or held["state"] != "draining":
+            return
+        left = held["until"] - time.time()
+        if systemctl("is-active", f"pergola-drain@{app['name']}-{slot}.service", check=False) not in ("active", "activating"):
+            systemctl("start", "--no-block", f"pergola-drain@{app['name']}-{slot}.service")
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            say(f"{app['name']}: slot {slot} still has {sessions(app, slot)} live sessions; waiting at most {max(0, left):.0f} s (--cut-sessions ends them now)")
+        time.sleep(0.3)
+
+
+def deploy(options: argparse.Namespace) -> dict[str, Any]:
+    """Make a release live. Run twice, it does nothing the second time; killed, it is run again."""
+    app = app_plan(options.app)
+    name = app["name"]
+    began = time.monotonic()
+    with locked(name, options.wait):
+        state = read_state(name)
+        target = release_dir(name, options.release)
+        if not (target / "release.json").exists():
+            raise Failure(f"{name} {options.release} is not on this host; `pergola releases {name}` lists what is")
+        config = config_hash(app)
+        live = state["live"]
+        reconcile(app, state)
+        if live and (live["release"], live["config"]) == (options.release, config) and not options.again:
+            tidy_idle(app, state)
+            if is_serving(app, state):
+                return {"changed": False, "release": options.release, "slot": live["slot"]}
+            say(f"{name}: slot {live['slot']} is live but not running; starting it again")
+            start_slot(app, live["slot"], app["kinds"])
+            wait_ready(app, live["slot"], options.timeout)
+            return {"changed": True, "release": options.release, "slot": live["slot"]}
+        slot = "b" if live and live["slot"] == "a" else "a"
+        wait_drained(app, state, slot, options)
+        state = read_state(name)
+        stop_slot(app, slot)  # whatever a killed run left there
+        point(OPT / "slots" / f"{name}-{slot}", str(target))
+        state["slots"][slot] = {"release": options.release, "config": config, "state": "starting"}
+        write_state(name, state)
+        event = {"at": now(), "what": options.what, "release": options.release, "slot": slot, "by": os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name}
+        first = [kind for kind in app["kinds"] if kind != "worker"]
+        try:
+            prepare(app, slot, options.timeout)
+            say(f"{name}: starting {options.release} in slot {slot}")
+            start_slot(app, slot, first)
+            ready = wait_ready({**app, "kinds": first}, slot, options.timeout)
+        except (Failure, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+            stop_slot(app, slot)
+            state["slots"][slot] = None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            state["history"].append({**event, "ended": "refused", "reason": reason})
+            write_state(name, state)
+            kept = f"{live['release']} in slot {live['slot']} still serves" if live else "nothing was serving before"
+            raise Failure(f"{error}\n{name}: {options.release} was not made live; {kept}.") from error
+        if live and "worker" in app["kinds"]:
+            systemctl("stop", app["slots"][live["slot"]]["worker_unit"])
+        say(f"{name}: ready after {ready:.1f} s; moving traffic to slot {slot}")
+        state["slots"][slot] = {"release": options.release, "config": config, "state": "live", "since": now()}
+        if live:
+            state["slots"][live["slot"]] = {**live_entry(live), "state": "draining", "until": time.time() + site()["ladder"]["drain_seconds"]}
+            if live["release"] != options.release:
+                state["previous"] = live["release"]
+        state["live"] = {"slot": slot, "release": options.release, "config": config, "since": now()}
+        state["history"].append({**event, "ended": "live", "seconds": round(time.monotonic() - began, 1)})
+        write_state(name, state)  # from here on a killed run has switched: whoever comes next moves the routes
+        reconcile(app, state)
+        if "worker" in app["kinds"]:
+            start_slot(app, slot, ["worker"])
+        if live:
+            systemctl("start", "--no-block", f"pergola-drain@{name}-{live['slot']}.service")
+        prune_app(app, state, options.keep)
+    seconds = time.monotonic() - began
+    say(f"{name}: {options.release} is live in slot {slot} after {seconds:.1f} s")
+    return {"changed": True, "release": options.release, "slot": slot, "seconds": round(seconds, 2)}
+
+
+def live_entry(live: dict[str, Any]) -> dict[str, Any]:
+    """Return what a slot remembers of its release."""
+    return {"release": live["release"], "config": live["config"]}
+
+
+def tidy_idle(app: dict[str, Any], state: dict[str, Any]) -> None:
+    """Stop what a killed run left starting in the idle slot, and go on with a drain that nobody does."""
+    for slot, held in state["slots"].items():
+        if held and held["state"] == "starting":
+            stop_slot(app, slot)
+            state["slots"][slot] = None
+            write_state(app["name"], state)
+        elif held and held["state"] == "draining":
+            systemctl("start", "--no-block", f"pergola-drain@{app['name']}-{slot}.service")
+
+
+def rollback(options: argparse.Namespace) -> dict[str, Any]:
+    """Make the previous release live again, or any release still on this host."""
+    state = read_state(options.app)
+    release = options.release or state["previous"]
+    if not release:
+        raise Failure(f"{options.app} has no previous release; name one of `pergola releases {options.app}`")
+    options.release, options.what, options.again = release, "rollback", False
+    return deploy(options)
+
+
+def sessions(app: dict[str, Any], slot: str) -> int:
+    """Count the live Streamlit sessions of a slot; 0 when it cannot be asked."""
+    if "ui" not in app["kinds"]:
+        return 0
+    try:
+        status, body = fetch(app["slots"][slot]["ui_socket"], f"{app['path']}_stcore/metrics?families=active_sessions", 3.0)
+    except (OSError, http.client.HTTPException):
+        return 0
+    found = re.search(r"^active_sessions\s+([0-9.]+)", body, re.MULTILINE)
+    return int(float(found[1])) if status == 200 and found else 0
+
+
+def drain(options: argparse.Namespace) -> dict[str, Any]:
+    """Let an old slot finish: until it has no live session, or the ceiling is reached."""
+    app = app_plan(options.app)
+    quiet = 0
+    say(f"{options.app}: draining slot {options.slot}")
+    time.sleep(options.settle)  # requests that nginx had just connected are accepted by now
+    while True:
+        held = read_state(options.app)["slots"][options.slot]
+        if not held or held["state"] != "draining":
+            return {"changed": False}
+        count = sessions(app, options.slot)
+        quiet = quiet + 1 if count == 0 else 0
+        if quiet >= 3 or time.time() >= held["until"]:
+            return finish_drain(app, options.slot, "no session left" if quiet >= 3 else f"the ceiling was reached with {count} sessions")
+        time.sleep(1)
+
+
+def finish_drain(app: dict[str, Any], slot: str, why: str) -> dict[str, Any]:
+    """Take the routes of a drained slot away, then stop it."""
+    with locked(f"{app['name']}.drain", 600):
+        state = read_state(app["name"])
+        held = state["slots"][slot]
+        if not held or held["state"] != "draining":
+            return {"changed": False}
+        state["slots"][slot] = {**held, "state": "stopping"}
+        reconcile(app, state)
+        stop_slot(app, slot)
+        state = read_state(app["name"])
+        state["slots"][slot] = None
+        write_state(app["name"], state)
+    say(f"{app['name']}: slot {slot} is drained ({why})")
+    return {"changed": True, "reason": why}
+
+
+# ---------------------------------------------------------------- boot, status, prune
+
+
+def boot(_: argparse.Namespace) -> dict[str, Any]:
+    """Start what was live before the host went down; drains are over by then."""
+    started = []
+    for app in site()["apps"]:
+        state = read_state(app["name"])
+        for slot, held in state["slots"].items():
+            if held and held["state"] != "live":
+                state["slots"][slot] = None
+        write_state(app["name"], state)
+        reconcile(app, state)
+        if state["live"]:
+            start_slot(app, state["live"]["slot"], app["kinds"])
+            started.append(app["name"])
+    return {"changed": bool(started), "started": started}
+
+
+def status(options: argparse.Namespace) -> dict[str, Any]:
+    """Say what is live, since when, whether it answers, and what else is on the host."""
+    rows = []
+    for app in site()["apps"]:
+        state = read_state(app["name"])
+        live = state["live"]
+        answer = "never deployed"
+        if live:
+            answer = "serving" if is_serving(app, state) else "DOWN"
+        draining = [f"{slot} ({sessions(app, slot)} sessions)" for slot, held in state["slots"].items() if held and held["state"] == "draining"]
+        rows.append({
+            "app": app["name"], "path": app["path"], "state": answer, "release": live["release"] if live else None, "slot": live["slot"] if live else None,
+            "since": live["since"] if live else None, "previous": state["previous"], "draining": draining,
+        })  # fmt: skip
+    if not options.json:
+        print(f"{'app':<12} {'state':<15} {'release':<13} {'slot':<5} {'since':<21} {'previous':<13} draining")
+        for row in rows:
+            print(f"{row['app']:<12} {row['state']:<15} {row['release'] or '-':<13} {row['slot'] or '-':<5} {row['since'] or '-':<21} {row['previous'] or '-':<13} {', '.join(row['draining']) or '-'}")
+    return {"apps": rows, "changed": False}
+
+
+def releases(options: argparse.Namespace) -> dict[str, Any]:
+    """List the releases on this host, newest first, and the app's history."""
+    app_plan(options.app)
+    state = read_state(options.app)
+    found = kept_releases(options.app)
+    if not options.json:
+        for path in found:
+            mark = "live" if state["live"] and state["live"]["release"] == path.name else "previous" if state["previous"] == path.name else ""
+            print(f"{path.name}  installed {datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc):%Y-%m-%d %H:%M:%S}  {mark}")
+        for event in state["history"][-10:]:
+            print(f"{event['at']}  {event['what']:<9} {event['release']} -> {event['ended']} by {event['by']}{': ' + event['reason'] if 'reason' in event else ''}")
+    return {"releases": [path.name for path in found], "history": state["history"], "changed": False}
+
+
+def kept_releases(name: str) -> list[Path]:
+    """Return the release folders of an app, newest first."""
+    folder = OPT / name / "releases"
+    return sorted((path for path in folder.glob("*") if re.fullmatch(r"[0-9a-f]{12}", path.name)), key=lambda path: path.stat().st_mtime, reverse=True) if folder.is_dir() else []
+
+
+def prune_app(app: dict[str, Any], state: dict[str, Any], keep: int) -> list[str]:
+    """Remove old releases; never one that is live, previous, or held by a slot."""
+    held = {state["previous"], *(entry["release"] for entry in state["slots"].values() if entry)}
+    if state["live"]:
+        held.add(state["live"]["release"])
+    gone = []
+    for path in kept_releases(app["name"])[keep:]:
+        if path.name not in held:
+            shutil.rmtree(path)
+            gone.append(path.name)
+    return gone
+
+
+def prune(options: argparse.Namespace) -> dict[str, Any]:
+    """Remove old releases of every app, then environments that no release uses."""
+    gone: list[str] = []
+    with locked("install", options.wait):
+        for app in site()["apps"]:
+            with locked(app["name"], options.wait):
+                gone += prune_app(app, read_state(app["name"]), options.keep)
+        used = {Path(os.readlink(link)).name for link in OPT.glob("*/releases/*/venv")}
+        for env in (OPT / "envs").glob("*"):
+            if env.name not in used:
+                shutil.rmtree(env)
+                gone.append(f"env {env.name}")
+    return {"changed": bool(gone), "removed": gone}
+
+
+def secret(options: argparse.Namespace) -> dict[str, Any]:
+    """Show a secret of an app, or make the ones that are missing (never printed then)."""
+    app = app_plan(options.app)
+    names = app["manifest"]["secrets"]
+    if options.name:
+        if options.name not in names:
+            raise Failure(f"{options.app} has no secret {options.name!r}; its manifest names: {', '.join(names) or 'none'}")
+        print((SECRETS / options.app / options.name).read_text(encoding="utf-8"), end="" if options.json else "\n")
+        return {"changed": False}
+    made = []
+    folder = SECRETS / options.app
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in names:
+        if not (folder / name).exists():
+            handle = os.open(folder / f".{name}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(secrets.token_urlsafe(24))
+            (folder / f".{name}.new").replace(folder / name)
+            made.append(name)
+    return {"changed": bool(made), "made": made}
+
+
+# ---------------------------------------------------------------- command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(prog="pergola", description=(__doc__ or "").split("\n\n")[0])
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    common.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    common.add_argument("--wait", type=float, default=120, metavar="S", help="seconds to wait for another run on the same app (default %(default)s)")
+    common.add_argument("--keep", type=int, default=5, metavar="N", help="releases to keep (default %(default)s)")
+    move = argparse.ArgumentParser(add_help=False)
+    move.add_argument("--timeout", type=float, default=90, metavar="S", help="seconds until the release must be ready (default %(default)s)")
+    move.add_argument("--cut-sessions", action="store_true", help="do not wait for sessions of the release before the last")
+    actions = top.add_subparsers(dest="action", required=True)
+
+    def add(name: str, function: Any, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text, parents=[common, *parents])
+        added.set_defaults(function=function, what=name)
+        return added
+
+    one = add("install", install, "put a release on this host; nothing is started")
+    one.add_argument("app")
+    one.add_argument("release")
+    one.add_argument("--archive", type=Path, required=True)
+    one.add_argument("--sha256")
+    one.add_argument("--env", required=True)
+    one.add_argument("--env-archive", type=Path)
+    one.add_argument("--env-sha256")
+    one = add("deploy", deploy, "make an installed release live, without a failed request", move)
+    one.add_argument("app")
+    one.add_argument("release")
+    one.add_argument("--again", action="store_true", help="start the same release again in the other slot")
+    one = add("rollback", rollback, "make the previous release live again", move)
+    one.add_argument("app")
+    one.add_argument("release", nargs="?")
+    one = add("drain", drain, "let an old slot finish (run by its unit)")
+    one.add_argument("app")
+    one.add_argument("slot", choices=("a", "b"))
+    one.add_argument("--settle", type=float, default=1.0, metavar="S")
+    add("boot", boot, "start what was live before the host went down (run by its unit)")
+    add("status", status, "what is live, since when, and whether it answers")
+    one = add("releases", releases, "the releases on this host and the history of an app")
+    one.add_argument("app")
+    add("prune", prune, "remove old releases and environments that nothing uses")
+    one = add("secret", secret, "show a secret of an app; without a name: make the missing ones")
+    one.add_argument("app")
+    one.add_argument("name", nargs="?")
+    return top
+
+
+def main() -> int:
+    """Run one command."""
+    global QUIET  # noqa: PLW0603 - one switch of a command-line tool
+    options = parser().parse_args()
+    QUIET = options.quiet
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt("stopped by SIGTERM")))
+    try:
+        if os.geteuid() != 0:
+            raise Failure("this needs root; run it with sudo")
+        result = options.function(options)
+    except Failure as error:
+        if options.json:
+            print(json.dumps({"changed": False, "failed": True, "msg": str(error)}))
+        print(f"pergola: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"pergola: interrupted ({error or 'Ctrl-C'}); run the same command again to finish", file=sys.stderr)
+        return 130
+    if options.json and options.action != "secret":
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
