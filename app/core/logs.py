@@ -14,7 +14,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 _THEIRS: Final = ("uvicorn", "uvicorn.error", "gunicorn", "gunicorn.error", "alembic", "streamlit")
-_SILENT: Final = ("uvicorn.access", "gunicorn.access", "httpx", "httpcore")
+_SILENT: Final = ("uvicorn.access", "gunicorn.access")
+_QUIET: Final = ("httpx", "httpcore", "botocore", "boto3", "s3transfer", "urllib3")
 
 
 class JsonFormatter(logging.Formatter):
@@ -60,7 +61,7 @@ def configure(app: str | None = None, *, settings: Settings | None = None) -> No
         logger.handlers.clear()
         logger.propagate = True
     for name in _SILENT:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.setLevel(logging.WARNING)
+        logging.getLogger(name).disabled = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)

@@ -119,6 +119,7 @@ def _configure_streamlit(*, base_path: str, upload_bytes: int, on_host: bool) ->
         "client.toolbarMode": "minimal" if on_host else "auto",
         "client.showErrorDetails": "none" if on_host else "full",
         "client.showErrorLinks": False,
+        "logger.enableRich": False,
         **{f"theme.{key}": value for key, value in THEME.items()},
     }
     for key, value in options.items():
@@ -247,7 +248,7 @@ async def run_script(runtime: "Runtime | None", script: Path) -> str:
 
     It runs inside the serving process, so it also fills the caches that the first visitor would have to wait for.
     """
-    from streamlit.runtime.app_session import AppSession, AppSessionState  # noqa: PLC0415 - Streamlit loads late
+    from streamlit.runtime.app_session import AppSession  # noqa: PLC0415 - Streamlit loads late
     from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager  # noqa: PLC0415
     from streamlit.runtime.script_data import ScriptData  # noqa: PLC0415
     from streamlit.runtime.scriptrunner.script_cache import ScriptCache  # noqa: PLC0415
@@ -266,8 +267,8 @@ async def run_script(runtime: "Runtime | None", script: Path) -> str:
     )
     try:
         session.request_rerun(None)
-        # a script may ask for reruns: it has ended when the session says so
-        while SCRIPT_RUN_WITHOUT_ERRORS_KEY not in session.session_state or session._state is AppSessionState.APP_IS_RUNNING:  # noqa: SLF001 - nothing public tells
+        # a script may ask for reruns, and each run "finishes": only the end of its runner is the end
+        while session._scriptrunner is not None:  # noqa: SLF001 - nothing public tells
             await asyncio.sleep(0.02)
         if session.session_state[SCRIPT_RUN_WITHOUT_ERRORS_KEY]:
             return ""

@@ -1,0 +1,147 @@
+"""The Streamlit server: base path, WebSocket, deep readiness, slot cookie."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = """
+import streamlit as st
+st.title("Hello")
+if "seen" not in st.session_state:
+    st.session_state.seen = True
+    st.rerun()
+"""
+
+
+@dataclass
+class Served:
+    """A running screen."""
+
+    client: httpx.Client
+    log: Path
+    socket: Path
+
+    def lines(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Serve a script under /hello/ as a host does: uvicorn on a unix socket it did not open itself."""
+    running: list[tuple[subprocess.Popen[bytes], httpx.Client]] = []
+
+    def start(script: str, slot: str = "a") -> Served:
+        number = len(running)
+        root = tmp_path / str(number)
+        folder = root / "app" / "hello"
+        folder.mkdir(parents=True)
+        (folder / "app.yml").write_text("name: hello\ntitle: Hello\nsummary: Says hello.\nui: {script: app/hello/ui.py}\nlimits: {upload: 3M}\n")
+        (folder / "ui.py").write_text(textwrap.dedent(script))
+        (root / "launch.py").write_text(
+            f"from pathlib import Path\nfrom app.core.ui import build\napp = build(root=Path({str(root)!r}))\n"
+        )
+        socket, log = root / "ui.sock", root / "log"
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("PERGOLA_")},
+            "PYTHONPATH": f"{root}:{ROOT}",
+            "PERGOLA_APP": "hello",
+            "PERGOLA_SLOT": slot,
+            "PERGOLA_RELEASE": "r1",
+            "HOME": str(root),
+        }
+        command = [sys.executable, "-m", "uvicorn", "launch:app", "--uds", str(socket)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
+        client = httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://hello", timeout=40)
+        running.append((process, client))
+        deadline = time.monotonic() + 40
+        while True:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            try:
+                if client.get("/hello/_stcore/health").is_success:
+                    return Served(client, log, socket)
+            except httpx.TransportError:
+                time.sleep(0.1)
+
+    yield start
+    for process, client in running:
+        client.close()
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_good_script_is_ready_and_pins_the_visitor_to_its_slot(serve: Callable[..., Served]) -> None:
+    served = serve(GOOD)
+    ready = served.client.get("/hello/health/ready")
+    assert ready.status_code == 200, ready.text + served.lines()
+    assert ready.json()["status"] == "ready"
+    assert ready.json()["release"] == "r1"
+    assert served.client.get("/hello/_stcore/script-health-check").status_code == 404
+
+    first = served.client.get("/hello/")
+    assert first.status_code == 200
+    assert "text/html" in first.headers["content-type"]
+    assert first.headers.get_list("set-cookie") == ["pergola_slot_hello=a; Path=/hello/; HttpOnly; SameSite=Lax"]
+    assert first.headers["cache-control"] == "no-store"
+    assert "pergola_slot_hello" not in served.client.cookies or served.client.cookies["pergola_slot_hello"] == "a"
+
+    served.client.cookies.clear()
+    over_tls = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+    moved = served.client.get("/hello/", headers={**over_tls, "Cookie": "pergola_slot_hello=b"})
+    assert moved.headers.get_list("set-cookie") == ["pergola_slot_hello=a; Path=/hello/; HttpOnly; SameSite=Lax; Secure"]
+    kept = served.client.get("/hello/", headers={"Cookie": "other=1; pergola_slot_hello=a"})
+    assert "set-cookie" not in kept.headers
+    config = served.client.get("/hello/_stcore/host-config", headers=over_tls)
+    assert all("Secure" in cookie for cookie in config.headers.get_list("set-cookie"))
+    sessions = served.client.get("/hello/_stcore/metrics", params={"families": "active_sessions"})
+    assert "active_sessions 0" in sessions.text
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        pytest.param("import streamlit\nraise RuntimeError('no model')\n", "RuntimeError: no model", id="raises"),
+        pytest.param("import streamlit as st\nst.title('x'\n", "SyntaxError", id="does-not-compile"),
+        pytest.param("import nothing_of_this_name\n", "ModuleNotFoundError", id="import-error"),
+        pytest.param(GOOD + "raise ValueError('second run')\n", "ValueError: second run", id="raises-after-a-rerun"),
+    ],
+)
+def test_a_broken_script_is_not_ready_and_says_why_to_the_host_only(
+    serve: Callable[..., Served], script: str, reason: str
+) -> None:
+    served = serve(script)
+    assert served.client.get("/hello/_stcore/health").text == "ok"  # which is why this check exists
+    ready = served.client.get("/hello/health/ready")
+    assert ready.status_code == 503, served.lines()
+    assert reason in ready.json()["reason"]
+    from_outside = served.client.get("/hello/health/ready", headers={"X-Forwarded-For": "192.0.2.7"})
+    assert from_outside.status_code == 503
+    assert reason not in from_outside.text
+    assert all(line.startswith("{") for line in served.lines().splitlines()), served.lines()
+
+
+def test_a_script_that_never_ends_is_not_ready(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    served = serve("from app.core import ui\nui.RUN_SECONDS = 0.5\nimport time\nwhile True:\n    time.sleep(0.05)\n")
+    began = time.monotonic()
+    ready = served.client.get("/hello/health/ready")
+    # the script sets the limit too late for this first run, so it is the second that is short
+    if ready.status_code == 503 and time.monotonic() - began > 5:
+        time.sleep(1.1)
+        ready = served.client.get("/hello/health/ready")
+    assert ready.status_code == 503
+    assert "did not end" in ready.json()["reason"]
+
+
+def test_no_slot_no_cookie(serve: Callable[..., Served]) -> None:
+    served = serve(GOOD, slot="")
+    assert "set-cookie" not in served.client.get("/hello/").headers
