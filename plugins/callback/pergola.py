@@ -114,7 +114,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
         self._finish_task()
         self._display.display(f"\n{play.get_name().strip()}", color=C.COLOR_HIGHLIGHT)
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002, FBT001 - Ansible's signature
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - Ansible's signature
         """Start the task's clock."""
         self._finish_task()
         self._task, self._task_began, self._waiting = task.get_name().strip(), time.monotonic(), True

@@ -439,7 +439,7 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
             if kind not in pending:
                 continue
             try:
-                status, body = fetch(path, target, min(30.0, max(1.0, deadline - time.monotonic())))
+                status, body = fetch(path, target, 5.0)
             except (OSError, http.client.HTTPException) as error:
                 answers[kind] = f"{type(error).__name__}: {error}"
                 continue
@@ -623,6 +623,50 @@ def finish_drain(app: dict[str, Any], slot: str, why: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- boot, status, prune
 
 
+def pending(options: argparse.Namespace) -> dict[str, Any]:
+    """Say for each app what a deploy of these releases would have to do: env, release, live."""
+    lacking: dict[str, list[str]] = {}
+    plans = {app["name"]: app for app in site()["apps"]}
+    for triple in options.releases:
+        name, release, env = triple.split(":")
+        lacks = []
+        if not (OPT / "envs" / env / ".complete").exists():
+            lacks.append("env")
+        if not (release_dir(name, release) / "release.json").exists():
+            lacks.append("release")
+        state = read_state(name)
+        live = state["live"]
+        settled = all(held is None or held["state"] == "live" for held in state["slots"].values())
+        app = plans.get(name)
+        if app is None or not live or (live["release"], live["config"]) != (release, config_hash(app)) or not settled or not is_serving(app, state):
+            lacks.append("live")
+        if lacks:
+            lacking[name] = lacks
+    return {"changed": False, "pending": lacking}
+
+
+def retire(options: argparse.Namespace) -> dict[str, Any]:
+    """Take apps out of service that are not in the list; their data, secrets and releases stay."""
+    retired = []
+    for app in site()["apps"]:
+        if app["name"] in options.keep_apps:
+            continue
+        with locked(app["name"], options.wait):
+            state = read_state(app["name"])
+            if not state["live"] and not any(state["slots"].values()):
+                continue
+            state["live"], state["slots"] = None, {"a": None, "b": None}
+            state["history"].append({"at": now(), "what": "retire", "release": "-", "slot": "-", "by": "root", "ended": "retired"})
+            write_state(app["name"], state)
+            reconcile(app, state)
+            for slot in ("a", "b"):
+                systemctl("stop", f"pergola-drain@{app['name']}-{slot}.service")
+                stop_slot(app, slot)
+            retired.append(app["name"])
+            say(f"{app['name']}: out of service; its data stays in {app['state_dir']}")
+    return {"changed": bool(retired), "retired": retired}
+
+
 def boot(_: argparse.Namespace) -> dict[str, Any]:
     """Start what was live before the host went down; drains are over by then."""
     started = []
@@ -774,6 +818,10 @@ def parser() -> argparse.ArgumentParser:
     add("status", status, "what is live, since when, and whether it answers")
     one = add("releases", releases, "the releases on this host and the history of an app")
     one.add_argument("app")
+    one = add("pending", pending, "what a deploy of these releases would have to do")
+    one.add_argument("releases", nargs="+", metavar="app:release:env")
+    one = add("retire", retire, "take every app out of service that is not named; data stays")
+    one.add_argument("keep_apps", nargs="+", metavar="app")
     add("prune", prune, "remove old releases and environments that nothing uses")
     one = add("secret", secret, "show a secret of an app; without a name: make the missing ones")
     one.add_argument("app")
