@@ -1,0 +1,198 @@
+"""Probe a running service: ``python -m prober https://127.0.0.1:8443``.
+
+It reads commands from standard input, one a line: ``mark NAME`` begins a phase, ``stop`` ends the run. Progress goes to standard
+error, one JSON object with everything to standard output. Exit code 1 when a request failed or a session was cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import ssl
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from prober import sessions
+from prober.report import Phase, Report, Sample, table
+
+NOTE = json.dumps({"description": "Ripe cherry, cedar and a firm tannic grip with a long savoury finish."})
+
+
+@dataclass(frozen=True)
+class Request:
+    """One kind of request that is sent again and again."""
+
+    method: str
+    path: str
+    body: str | None
+    fresh: bool
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind in the report."""
+        return f"{self.method} {'new' if self.fresh else 'keep-alive'}"
+
+
+class Prober:
+    """Sends requests at a rate and holds sessions until it is told to stop."""
+
+    def __init__(self, base: str, requests: Sequence[Request], *, rate: float, ui_path: str, live: int, rerun_seconds: float, tls: ssl.SSLContext | None, timeout: float) -> None:
+        self._base, self._requests, self._rate = base.rstrip("/"), requests, rate
+        self._ui_path, self._live, self._rerun_seconds = ui_path, live, rerun_seconds
+        self._tls, self._timeout = tls, timeout
+        self._began = time.monotonic()
+        self._stop = asyncio.Event()
+        self.report = Report()
+
+    def mark(self, name: str) -> None:
+        """Begin a phase."""
+        phase = Phase(name, time.monotonic() - self._began)
+        if len(self.report.phases) == 1 and self.report.phases[0].name == "all":
+            self.report.phases = [Phase("before", 0.0)]
+        self.report.phases.append(phase)
+
+    def stop(self) -> None:
+        """End the run after the requests under way."""
+        self._stop.set()
+
+    async def run(self, seconds: float | None) -> None:
+        """Probe for a time, or until ``stop``."""
+        self._began = time.monotonic()
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, self.stop)
+        verify = self._tls if self._tls is not None else True
+        limits = httpx.Limits(max_keepalive_connections=20)
+        async with (
+            httpx.AsyncClient(verify=verify, timeout=self._timeout, limits=limits) as kept,
+            httpx.AsyncClient(verify=verify, timeout=self._timeout, limits=httpx.Limits(max_keepalive_connections=0), headers={"Connection": "close"}) as fresh,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(self._live):
+                group.create_task(self._hold_session())
+            group.create_task(self._progress())
+            await self._send_all(group, kept, fresh)
+
+    async def _send_all(self, group: asyncio.TaskGroup, kept: httpx.AsyncClient, fresh: httpx.AsyncClient) -> None:
+        if not self._requests or self._rate <= 0:
+            await self._stop.wait()
+            return
+        number = 0
+        while not self._stop.is_set():
+            request = self._requests[number % len(self._requests)]
+            group.create_task(self._send(request, fresh if request.fresh else kept))
+            number += 1
+            ahead = self._began + number / self._rate - time.monotonic()
+            if ahead > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), ahead)
+
+    async def _send(self, request: Request, client: httpx.AsyncClient) -> None:
+        began = time.monotonic()
+        failure = None
+        try:
+            answer = await client.request(request.method, f"{self._base}{request.path}", content=request.body, headers={"Content-Type": "application/json"} if request.body else {})
+            if answer.status_code != httpx.codes.OK:
+                failure = f"status {answer.status_code}"
+        except httpx.HTTPError as error:
+            failure = f"{type(error).__name__} {error}".strip()
+        self.report.samples.append(Sample(at=began - self._began, seconds=time.monotonic() - began, kind=request.kind, failure=failure))
+
+    async def _hold_session(self) -> None:
+        try:
+            session = await sessions.connect(self._base, self._ui_path, self._tls)
+            self.report.sockets_opened += 1
+            while not self._stop.is_set():
+                await session.rerun()
+                self.report.reruns += 1
+                if session.script_errors:
+                    raise sessions.SessionCutError("the page showed an exception")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._rerun_seconds)
+            await session.socket.close()
+        except (sessions.SessionCutError, OSError, httpx.HTTPError) as error:
+            self.report.sockets_cut.append(f"{time.monotonic() - self._began:.1f} s: {error}")
+
+    async def _progress(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 5)
+            numbers = self.report
+            print(f"prober: {time.monotonic() - self._began:5.0f} s  {numbers.phases[-1].name:<8} sent {len(numbers.samples)}  failed {len(numbers.failures())}  sessions {numbers.sockets_opened} (cut {len(numbers.sockets_cut)})", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m prober", description="Probe a running service with requests and live Streamlit sessions.")
+    parser.add_argument("base", help="where it runs, for example https://127.0.0.1:8443")
+    parser.add_argument("--rate", type=float, default=40, help="requests a second (default %(default)s)")
+    parser.add_argument("--seconds", type=float, help="how long; without it until `stop` on standard input")
+    parser.add_argument("--get", default="/wine/api/health", metavar="PATH")
+    parser.add_argument("--post", default="/wine/api/predict", metavar="PATH")
+    parser.add_argument("--body", default=NOTE, metavar="JSON")
+    parser.add_argument("--ui", default="/wine/", metavar="PATH", help="page whose sessions are held (default %(default)s)")
+    parser.add_argument("--sessions", type=int, default=1, help="live Streamlit sessions (default %(default)s)")
+    parser.add_argument("--rerun-seconds", type=float, default=1.0, help="pause between two runs of a page (default %(default)s)")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds a request may take (default %(default)s)")
+    parser.add_argument("--ca", type=Path, help="certificate to trust; without it the service's certificate is not checked")
+    return parser
+
+
+async def probe(options: argparse.Namespace) -> Report:
+    """Run a probe and return what it saw."""
+    tls = None
+    if options.base.startswith("https:"):
+        tls = ssl.create_default_context(cafile=options.ca)
+        if options.ca is None:
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    requests = [
+        Request(method, path, options.body if method == "POST" else None, fresh)
+        for fresh in (False, True)
+        for method, path in (("GET", options.get), ("POST", options.post))
+        if path
+    ]
+    prober = Prober(options.base, requests, rate=options.rate, ui_path=options.ui, live=options.sessions, rerun_seconds=options.rerun_seconds, tls=tls, timeout=options.timeout)
+    loop = asyncio.get_running_loop()
+    if options.seconds is None:
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+        async def obey() -> None:
+            while line := (await reader.readline()).decode().strip():
+                word, _, name = line.partition(" ")
+                if word == "mark" and name:
+                    prober.mark(name)
+                elif word == "stop":
+                    break
+                else:
+                    print(f"prober: unknown command {line!r}; expected: mark NAME, stop", file=sys.stderr)
+            prober.stop()
+
+        obeying = asyncio.create_task(obey())
+        await prober.run(None)
+        await obeying
+    else:
+        await prober.run(options.seconds)
+    return prober.report
+
+
+def main() -> int:
+    """Probe and print."""
+    options = arguments().parse_args()
+    report = asyncio.run(probe(options))
+    numbers = report.as_dict()
+    phases = numbers["phases"]
+    rows = [[row["name"], row["sent"], row["failed"], row["p50_ms"], row["p99_ms"], row["max_ms"]] for row in phases] if isinstance(phases, list) else []
+    print(table(["phase", "sent", "failed", "p50 ms", "p99 ms", "max ms"], rows), file=sys.stderr)
+    print(json.dumps(numbers))
+    return 1 if numbers["failed"] or numbers["sockets_cut"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
