@@ -43,7 +43,18 @@ class Request:
 class Prober:
     """Sends requests at a rate and holds sessions until it is told to stop."""
 
-    def __init__(self, base: str, requests: Sequence[Request], *, rate: float, ui_path: str, live: int, rerun_seconds: float, tls: ssl.SSLContext | None, timeout: float) -> None:
+    def __init__(
+        self,
+        base: str,
+        requests: Sequence[Request],
+        *,
+        rate: float,
+        ui_path: str,
+        live: int,
+        rerun_seconds: float,
+        tls: ssl.SSLContext | None,
+        timeout: float,
+    ) -> None:
         self._base, self._requests, self._rate = base.rstrip("/"), requests, rate
         self._ui_path, self._live, self._rerun_seconds = ui_path, live, rerun_seconds
         self._tls, self._timeout = tls, timeout
@@ -71,7 +82,12 @@ class Prober:
         limits = httpx.Limits(max_keepalive_connections=20)
         async with (
             httpx.AsyncClient(verify=verify, timeout=self._timeout, limits=limits) as kept,
-            httpx.AsyncClient(verify=verify, timeout=self._timeout, limits=httpx.Limits(max_keepalive_connections=0), headers={"Connection": "close"}) as fresh,
+            httpx.AsyncClient(
+                verify=verify,
+                timeout=self._timeout,
+                limits=httpx.Limits(max_keepalive_connections=0),
+                headers={"Connection": "close"},
+            ) as fresh,
             asyncio.TaskGroup() as group,
         ):
             for _ in range(self._live):
@@ -97,12 +113,19 @@ class Prober:
         began = time.monotonic()
         failure = None
         try:
-            answer = await client.request(request.method, f"{self._base}{request.path}", content=request.body, headers={"Content-Type": "application/json"} if request.body else {})
+            answer = await client.request(
+                request.method,
+                f"{self._base}{request.path}",
+                content=request.body,
+                headers={"Content-Type": "application/json"} if request.body else {},
+            )
             if answer.status_code != httpx.codes.OK:
                 failure = f"status {answer.status_code}"
         except httpx.HTTPError as error:
             failure = f"{type(error).__name__} {error}".strip()
-        self.report.samples.append(Sample(at=began - self._began, seconds=time.monotonic() - began, kind=request.kind, failure=failure))
+        self.report.samples.append(
+            Sample(at=began - self._began, seconds=time.monotonic() - began, kind=request.kind, failure=failure)
+        )
 
     async def _hold_session(self) -> None:
         try:
@@ -124,23 +147,35 @@ class Prober:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), 5)
             numbers = self.report
-            print(f"prober: {time.monotonic() - self._began:5.0f} s  {numbers.phases[-1].name:<8} sent {len(numbers.samples)}  failed {len(numbers.failures())}  sessions {numbers.sockets_opened} (cut {len(numbers.sockets_cut)})", file=sys.stderr, flush=True)
+            print(
+                f"prober: {time.monotonic() - self._began:5.0f} s  {numbers.phases[-1].name:<8} sent {len(numbers.samples)}  failed {len(numbers.failures())}  sessions {numbers.sockets_opened} (cut {len(numbers.sockets_cut)})",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m prober", description="Probe a running service with requests and live Streamlit sessions.")
+    parser = argparse.ArgumentParser(
+        prog="python -m prober", description="Probe a running service with requests and live Streamlit sessions."
+    )
     parser.add_argument("base", help="where it runs, for example https://127.0.0.1:8443")
     parser.add_argument("--rate", type=float, default=40, help="requests a second (default %(default)s)")
     parser.add_argument("--seconds", type=float, help="how long; without it until `stop` on standard input")
     parser.add_argument("--get", default="/wine/api/health", metavar="PATH")
     parser.add_argument("--post", default="/wine/api/predict", metavar="PATH")
     parser.add_argument("--body", default=NOTE, metavar="JSON")
-    parser.add_argument("--ui", default="/wine/", metavar="PATH", help="page whose sessions are held (default %(default)s)")
+    parser.add_argument(
+        "--ui", default="/wine/", metavar="PATH", help="page whose sessions are held (default %(default)s)"
+    )
     parser.add_argument("--sessions", type=int, default=1, help="live Streamlit sessions (default %(default)s)")
-    parser.add_argument("--rerun-seconds", type=float, default=1.0, help="pause between two runs of a page (default %(default)s)")
+    parser.add_argument(
+        "--rerun-seconds", type=float, default=1.0, help="pause between two runs of a page (default %(default)s)"
+    )
     parser.add_argument("--timeout", type=float, default=30, help="seconds a request may take (default %(default)s)")
-    parser.add_argument("--ca", type=Path, help="certificate to trust; without it the service's certificate is not checked")
+    parser.add_argument(
+        "--ca", type=Path, help="certificate to trust; without it the service's certificate is not checked"
+    )
     return parser
 
 
@@ -157,7 +192,16 @@ async def probe(options: argparse.Namespace) -> Report:
         for method, path in (("GET", options.get), ("POST", options.post))
         if path
     ]
-    prober = Prober(options.base, requests, rate=options.rate, ui_path=options.ui, live=options.sessions, rerun_seconds=options.rerun_seconds, tls=tls, timeout=options.timeout)
+    prober = Prober(
+        options.base,
+        requests,
+        rate=options.rate,
+        ui_path=options.ui,
+        live=options.sessions,
+        rerun_seconds=options.rerun_seconds,
+        tls=tls,
+        timeout=options.timeout,
+    )
     loop = asyncio.get_running_loop()
     if options.seconds is None:
         reader = asyncio.StreamReader()
@@ -188,7 +232,11 @@ def main() -> int:
     report = asyncio.run(probe(options))
     numbers = report.as_dict()
     phases = numbers["phases"]
-    rows = [[row["name"], row["sent"], row["failed"], row["p50_ms"], row["p99_ms"], row["max_ms"]] for row in phases] if isinstance(phases, list) else []
+    rows = (
+        [[row["name"], row["sent"], row["failed"], row["p50_ms"], row["p99_ms"], row["max_ms"]] for row in phases]
+        if isinstance(phases, list)
+        else []
+    )
     print(table(["phase", "sent", "failed", "p50 ms", "p99 ms", "max ms"], rows), file=sys.stderr)
     print(json.dumps(numbers))
     return 1 if numbers["failed"] or numbers["sockets_cut"] else 0

@@ -65,7 +65,10 @@ class Report:
             "sockets_cut_why": self.sockets_cut[:20],
             "reruns": self.reruns,
             "phases": [self._phase(index) for index in range(len(self.phases))],
-            "kinds": {kind: self._numbers([s for s in self.samples if s.kind == kind]) for kind in sorted({s.kind for s in self.samples})},
+            "kinds": {
+                kind: self._numbers([s for s in self.samples if s.kind == kind])
+                for kind in sorted({s.kind for s in self.samples})
+            },
         }
 
     def _phase(self, index: int) -> dict[str, object]:
@@ -98,7 +101,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(cell.rjust(width) if _is_number(cell) else cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        return "  ".join(
+            cell.rjust(width) if _is_number(cell) else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
 
     return "\n".join([line(cells[0]), "  ".join("-" * width for width in widths), *(line(row) for row in cells[1:])])
 

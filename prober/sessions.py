@@ -56,7 +56,9 @@ class Session:
         except TimeoutError:
             raise SessionCutError(f"no answer for {ANSWER_SECONDS:.0f} s") from None
         except websockets.ConnectionClosed as error:
-            raise SessionCutError(f"the socket was closed ({error.rcvd.code if error.rcvd else 'without a close frame'})") from error
+            raise SessionCutError(
+                f"the socket was closed ({error.rcvd.code if error.rcvd else 'without a close frame'})"
+            ) from error
 
 
 async def connect(base: str, path: str, tls: ssl.SSLContext | None) -> Session:
@@ -74,6 +76,14 @@ async def connect(base: str, path: str, tls: ssl.SSLContext | None) -> Session:
     address = urlsplit(f"{base}{path}")
     uri = f"{'wss' if address.scheme == 'https' else 'ws'}://{address.netloc}{path}_stcore/stream"
     header = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
-    socket = await websockets.connect(uri, ssl=tls, additional_headers=header, origin=websockets.Origin(f"{address.scheme}://{address.netloc}"), subprotocols=[websockets.Subprotocol("streamlit")], max_size=None, open_timeout=20)
+    socket = await websockets.connect(
+        uri,
+        ssl=tls,
+        additional_headers=header,
+        origin=websockets.Origin(f"{address.scheme}://{address.netloc}"),
+        subprotocols=[websockets.Subprotocol("streamlit")],
+        max_size=None,
+        open_timeout=20,
+    )
     slots = [value for name, value in cookies.items() if name.startswith("pergola_slot_")]
     return Session(socket=socket, slot=slots[0] if slots else None)

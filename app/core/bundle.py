@@ -63,7 +63,9 @@ class Bundle:
     changed: bool
 
 
-def build(root: Path, manifest: manifests.Manifest, *, out: Path, python: str, machine: str, check: bool = False) -> Bundle:
+def build(
+    root: Path, manifest: manifests.Manifest, *, out: Path, python: str, machine: str, check: bool = False
+) -> Bundle:
     """Build the bundle of one app.
 
     Args:
@@ -87,9 +89,16 @@ def build(root: Path, manifest: manifests.Manifest, *, out: Path, python: str, m
     files["requirements.txt"] = (requirements.encode(), False)
     files["manifest.json"] = (json.dumps(manifest.data, sort_keys=True, ensure_ascii=False, indent=1).encode(), False)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, (content, _) in sorted(files.items())}
-    release = hashlib.sha256(json.dumps([manifest.name, env, checksums], sort_keys=True).encode()).hexdigest()[:ID_LENGTH]
+    release = hashlib.sha256(json.dumps([manifest.name, env, checksums], sort_keys=True).encode()).hexdigest()[
+        :ID_LENGTH
+    ]
     files["release.env"] = (f"PERGOLA_RELEASE={release}\n".encode(), False)
-    files["release.json"] = (json.dumps({"app": manifest.name, "release": release, "env": env, "files": checksums}, sort_keys=True, indent=1).encode(), False)
+    files["release.json"] = (
+        json.dumps(
+            {"app": manifest.name, "release": release, "env": env, "files": checksums}, sort_keys=True, indent=1
+        ).encode(),
+        False,
+    )
     archive, env_archive = out / f"{manifest.name}-{release}.tar.gz", out / f"env-{env}.tar"
     missing = [path for path in (archive, env_archive) if not path.is_file()]
     if missing and not check:
@@ -122,7 +131,16 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
     wanted += ["ui"] if "ui" in manifest.data else []
     wanted += ["postgresql"] if manifest.data["database"] == "postgresql" else []
     wanted += ["s3"] if manifest.data["buckets"] else []
-    command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate", "--format", "requirements-txt"]
+    command = [
+        "export",
+        "--frozen",
+        "--no-dev",
+        "--no-emit-project",
+        "--no-header",
+        "--no-annotate",
+        "--format",
+        "requirements-txt",
+    ]
     exported = _uv([*command, *(flag for extra in wanted for flag in ("--extra", extra))], cwd=root)
     own = manifest.folder / "requirements.txt"
     text = exported + (own.read_text(encoding="utf-8") if own.is_file() else "")
@@ -157,7 +175,11 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
 
 def _files(root: Path, manifest: manifests.Manifest) -> Iterable[tuple[str, tuple[bytes, bool]]]:
     name = manifest.name
-    sources = [(root / "app" / "core", "app/core"), (manifest.folder, f"app/{name}"), (root / "files" / name, f"files/{name}")]
+    sources = [
+        (root / "app" / "core", "app/core"),
+        (manifest.folder, f"app/{name}"),
+        (root / "files" / name, f"files/{name}"),
+    ]
     yield "app/__init__.py", (b"", False)
     for base, target in sources:
         for path in sorted(base.rglob("*")):
@@ -188,10 +210,32 @@ def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache
         locked.write_text(requirements, encoding="utf-8")
         tool = Path(scratch, "uv.txt")
         tool.write_text(_uv_requirement(), encoding="utf-8")
-        platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [f"manylinux2014_{arch}", f"linux_{arch}"]
-        flags = ["--only-binary=:all:", "--no-deps", "--implementation=cp", f"--python-version={python}", *(f"--platform={name}" for name in platforms)]
+        platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [
+            f"manylinux2014_{arch}",
+            f"linux_{arch}",
+        ]
+        flags = [
+            "--only-binary=:all:",
+            "--no-deps",
+            "--implementation=cp",
+            f"--python-version={python}",
+            *(f"--platform={name}" for name in platforms),
+        ]
         for wanted in (locked, tool):
-            _run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", f"--dest={wheels}", f"--find-links={cache}", *flags, f"--requirement={wanted}"])
+            _run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    f"--dest={wheels}",
+                    f"--find-links={cache}",
+                    *flags,
+                    f"--requirement={wanted}",
+                ]
+            )
         for wheel in wheels.iterdir():
             if not (cache / wheel.name).exists():
                 shutil.copy2(wheel, cache / wheel.name)
@@ -222,7 +266,7 @@ def _uv(arguments: Sequence[str], cwd: Path | None = None) -> str:
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed list, no shell
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])
         msg = f"{Path(command[0]).name} {' '.join(command[1:4])} … failed:\n{tail}"
@@ -255,7 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names: list[Any] = [{"path": name} if "/" in name else name for name in options.apps]
     try:
         for manifest in manifests.load_all(root, names):
-            print(json.dumps(asdict(build(root, manifest, out=options.out, python=options.python, machine=options.machine))))
+            print(
+                json.dumps(
+                    asdict(build(root, manifest, out=options.out, python=options.python, machine=options.machine))
+                )
+            )
     except (manifests.ManifestError, BundleError) as error:
         print(error, file=sys.stderr)
         return 1

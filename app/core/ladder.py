@@ -72,13 +72,34 @@ def compute(
 def broken_rungs(ladder: Ladder) -> list[str]:
     """Return one sentence for each rung that is out of order; an empty list when the ladder holds."""
     rungs = (
-        (ladder.gunicorn_keepalive_seconds > ladder.upstream_keepalive_seconds, "gunicorn keep-alive must outlive nginx's upstream keep-alive"),
-        (ladder.nginx_keepalive_seconds > ladder.balancer_idle_seconds, "nginx keep-alive must outlive the balancer's idle timeout"),
-        (ladder.websocket_read_seconds > ladder.streamlit_ping_seconds, "nginx's WebSocket read timeout must outlive Streamlit's ping"),
-        (ladder.balancer_idle_seconds > ladder.streamlit_ping_seconds, "the balancer's idle timeout must outlive Streamlit's ping"),
-        (ladder.balancer_idle_seconds > ladder.longest_request_seconds, "the balancer's idle timeout must outlive the longest request"),
-        (ladder.longest_request_seconds <= ladder.deregistration_seconds, "the longest request must fit into the deregistration delay"),
-        (ladder.graceful_seconds > ladder.longest_request_seconds, "the graceful stop must outlive the longest request"),
+        (
+            ladder.gunicorn_keepalive_seconds > ladder.upstream_keepalive_seconds,
+            "gunicorn keep-alive must outlive nginx's upstream keep-alive",
+        ),
+        (
+            ladder.nginx_keepalive_seconds > ladder.balancer_idle_seconds,
+            "nginx keep-alive must outlive the balancer's idle timeout",
+        ),
+        (
+            ladder.websocket_read_seconds > ladder.streamlit_ping_seconds,
+            "nginx's WebSocket read timeout must outlive Streamlit's ping",
+        ),
+        (
+            ladder.balancer_idle_seconds > ladder.streamlit_ping_seconds,
+            "the balancer's idle timeout must outlive Streamlit's ping",
+        ),
+        (
+            ladder.balancer_idle_seconds > ladder.longest_request_seconds,
+            "the balancer's idle timeout must outlive the longest request",
+        ),
+        (
+            ladder.longest_request_seconds <= ladder.deregistration_seconds,
+            "the longest request must fit into the deregistration delay",
+        ),
+        (
+            ladder.graceful_seconds > ladder.longest_request_seconds,
+            "the graceful stop must outlive the longest request",
+        ),
         (ladder.graceful_seconds < ladder.stop_seconds, "the graceful stop must end before systemd's TimeoutStopSec"),
         (ladder.drain_seconds >= 0, "the drain ceiling cannot be negative"),
     )

@@ -135,7 +135,9 @@ def check(raw: Any, *, folder: Path) -> Manifest:
     if not isinstance(raw, Mapping):
         msg = f"{where}: expected a mapping with name, title and summary, got {_kind(raw)}"
         raise ManifestError(msg)
-    findings = sorted({line for error in Draft202012Validator(schema()).iter_errors(raw) for line in _explain(error, where)})
+    findings = sorted(
+        {line for error in Draft202012Validator(schema()).iter_errors(raw) for line in _explain(error, where)}
+    )
     if findings:
         raise ManifestError("\n".join(findings))
     data = _with_defaults(schema(), copy.deepcopy(dict(raw)))
@@ -167,7 +169,9 @@ def load_all(root: Path, names: Iterable[str | Mapping[str, str]]) -> list[Manif
             folder = root / "app" / entry
             if not folder.is_dir():
                 known = sorted(found.parent.name for found in (root / "app").glob(f"*/{MANIFEST_NAME}"))
-                findings.append(f"apps/{entry}: there is no such app{_nearest(entry, known)}; known apps: {', '.join(known)}")
+                findings.append(
+                    f"apps/{entry}: there is no such app{_nearest(entry, known)}; known apps: {', '.join(known)}"
+                )
                 continue
             manifests.append(load(folder))
         except ManifestError as error:
@@ -218,7 +222,11 @@ def _with_defaults(node: Mapping[str, Any], value: Any) -> Any:
 def _explain(error: ValidationError, where: str) -> Iterable[str]:
     path = "/".join([where, *(str(part) for part in error.absolute_path)])
     node: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping) and node.get("additionalProperties") is False:
+    if (
+        error.validator == "additionalProperties"
+        and isinstance(error.instance, Mapping)
+        and node.get("additionalProperties") is False
+    ):
         known = sorted(node.get("properties", {}))
         for key in error.instance:
             if key not in known:
@@ -228,8 +236,12 @@ def _explain(error: ValidationError, where: str) -> Iterable[str]:
         for key in node.get("required", []):
             if key not in error.instance:
                 hint = node.get("properties", {}).get(key, {})
-                typo = difflib.get_close_matches(key, [str(k) for k in error.instance if k not in node.get("properties", {})], n=1, cutoff=0.6)
-                yield f"{path}/{key}: missing; {hint.get('description', 'required')}{_example(hint)}" + (f" (is {typo[0]!r} meant?)" if typo else "")
+                typo = difflib.get_close_matches(
+                    key, [str(k) for k in error.instance if k not in node.get("properties", {})], n=1, cutoff=0.6
+                )
+                yield f"{path}/{key}: missing; {hint.get('description', 'required')}{_example(hint)}" + (
+                    f" (is {typo[0]!r} meant?)" if typo else ""
+                )
         return
     if error.validator == "anyOf":
         yield f"{path}: needs api, ui or both; for example api: {{app: app.{where.rpartition('/')[2]}.api:app}}"
@@ -249,7 +261,7 @@ def _explain(error: ValidationError, where: str) -> Iterable[str]:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 - one line of a terminal
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _nearest(word: str, options: Iterable[str]) -> str:
@@ -263,10 +275,27 @@ def _example(node: Mapping[str, Any]) -> str:
 
 
 def _article(kind: str) -> str:
-    names = {"object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    names = {
+        "object": "a mapping",
+        "array": "a list",
+        "string": "text",
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+    }
     return names.get(kind, kind)
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a whole number", float: "a number", type(None): "nothing"}
-    return f"{names.get(type(value), type(value).__name__)}" + (f" ({_short(value)})" if isinstance(value, (str, int, float)) else "")
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        type(None): "nothing",
+    }
+    return f"{names.get(type(value), type(value).__name__)}" + (
+        f" ({_short(value)})" if isinstance(value, (str, int, float)) else ""
+    )

@@ -54,7 +54,10 @@ def build(
         balancer_idle_seconds=balancer_idle_seconds,
         deregistration_seconds=deregistration_seconds,
     )
-    locations = sorted((entry for manifest in ordered for entry in _locations(manifest, rungs)), key=lambda entry: (-len(entry["path"]), entry["path"]))
+    locations = sorted(
+        (entry for manifest in ordered for entry in _locations(manifest, rungs)),
+        key=lambda entry: (-len(entry["path"]), entry["path"]),
+    )
     findings = [*(f"timeouts: {finding}" for finding in timeouts.broken_rungs(rungs)), *_same_paths(locations)]
     if findings:
         raise PlanError("\n".join(findings))
@@ -94,7 +97,11 @@ def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[s
         "root": f"{OPT_DIR}/{name}",
         "kinds": kinds(manifest),
         "slots": {slot: _slot(manifest, slot) for slot in SLOTS},
-        "routes": {"api": f"{ROUTE_DIR}/{name}/api", "ui": f"{ROUTE_DIR}/{name}/ui", **{f"ui_{slot}": f"{ROUTE_DIR}/{name}/ui-{slot}" for slot in SLOTS}},
+        "routes": {
+            "api": f"{ROUTE_DIR}/{name}/api",
+            "ui": f"{ROUTE_DIR}/{name}/ui",
+            **{f"ui_{slot}": f"{ROUTE_DIR}/{name}/ui-{slot}" for slot in SLOTS},
+        },
         "environment": _environment(manifest, environment, rungs),
         "memory_bytes": parse_size(limits["memory"]),
         "upload_bytes": parse_size(limits["upload"]),
@@ -126,7 +133,11 @@ def _environment(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -
     """Environment of every service of the app; what depends on the slot is added by the unit."""
     data, name = manifest.data, manifest.name
     state = f"{STATE_DIR}/{name}"
-    databases = {"none": "", "sqlite": f"sqlite:///{state}/{name}.db", "postgresql": f"postgresql+psycopg2:///pergola_{name}?host=/run/postgresql"}
+    databases = {
+        "none": "",
+        "sqlite": f"sqlite:///{state}/{name}.db",
+        "postgresql": f"postgresql+psycopg2:///pergola_{name}?host=/run/postgresql",
+    }
     # core's own tables (admin sessions) need a place even where the app asks for no database
     url = databases[data["database"]] or f"sqlite:///{state}/core.db"
     return {
@@ -197,13 +208,24 @@ def _upstreams(manifest: Manifest) -> Iterable[dict[str, Any]]:
     if "ui" in manifest.data:
         yield {"name": f"{name}_ui_live", "servers": [{"socket": f"{route}/ui", "backup": False}] * 2}
         for slot in SLOTS:
-            yield {"name": f"{name}_ui_{slot}", "servers": [{"socket": f"{route}/ui-{slot}", "backup": False}, {"socket": f"{route}/ui", "backup": True}]}
+            yield {
+                "name": f"{name}_ui_{slot}",
+                "servers": [
+                    {"socket": f"{route}/ui-{slot}", "backup": False},
+                    {"socket": f"{route}/ui", "backup": True},
+                ],
+            }
 
 
 def _maps(manifest: Manifest) -> Iterable[dict[str, Any]]:
     if "ui" in manifest.data:
         name = manifest.name
-        yield {"variable": f"{name}_ui", "cookie": f"pergola_slot_{name}", "default": f"{name}_ui_live", **{slot: f"{name}_ui_{slot}" for slot in SLOTS}}
+        yield {
+            "variable": f"{name}_ui",
+            "cookie": f"pergola_slot_{name}",
+            "default": f"{name}_ui_live",
+            **{slot: f"{name}_ui_{slot}" for slot in SLOTS},
+        }
 
 
 def _same_paths(locations: Sequence[Mapping[str, Any]]) -> Iterable[str]:

@@ -28,7 +28,7 @@ def main() -> int:
     for module in modules(Path.cwd(), get_settings().app):
         began = time.monotonic()
         print(f"prepare: {module}", flush=True)
-        done = subprocess.run([sys.executable, "-m", module], check=False)  # noqa: S603 - the manifest's own modules
+        done = subprocess.run([sys.executable, "-m", module], check=False)
         if done.returncode != 0:
             print(f"prepare: {module} failed with exit code {done.returncode}", flush=True)
             return done.returncode

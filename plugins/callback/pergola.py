@@ -99,7 +99,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            self._display.error(f"another run on the inventory {inventory} is going on ({lock.read().strip() or 'starting'}); wait for it to end, then run this again")
+            self._display.error(
+                f"another run on the inventory {inventory} is going on ({lock.read().strip() or 'starting'}); wait for it to end, then run this again"
+            )
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(LOCK_EXIT_CODE)
@@ -123,7 +125,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Print a task that ended well."""
-        if result._result.get("results") is not None and "_ansible_item_label" not in result._result and result._task.loop:
+        if (
+            result._result.get("results") is not None
+            and "_ansible_item_label" not in result._result
+            and result._task.loop
+        ):
             if not result._result.get("changed") and self.get_option("show_ok"):
                 self._line("ok", self._label(result), C.COLOR_OK)
         else:
@@ -149,7 +155,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's signature
         """Print a failure with its whole message."""
-        self._line("ignored" if ignore_errors else "FAILED", self._label(result), C.COLOR_WARN if ignore_errors else C.COLOR_ERROR)
+        self._line(
+            "ignored" if ignore_errors else "FAILED",
+            self._label(result),
+            C.COLOR_WARN if ignore_errors else C.COLOR_ERROR,
+        )
         self._error(result._result)
 
     v2_runner_item_on_failed = v2_runner_on_failed
@@ -183,12 +193,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
             bad = row["failures"] or row["unreachable"]
             color = C.COLOR_ERROR if bad else C.COLOR_CHANGED if row["changed"] else C.COLOR_OK
             self._display.display(
-                f"{host:<24} ok={row['ok']} changed={row['changed']} failed={row['failures']} unreachable={row['unreachable']} skipped={row['skipped']}", color=color
+                f"{host:<24} ok={row['ok']} changed={row['changed']} failed={row['failures']} unreachable={row['unreachable']} skipped={row['skipped']}",
+                color=color,
             )
         slow = [row for row in sorted(self._spent, reverse=True)[: self.get_option("slowest")] if row[0] >= 1]
         for seconds, name in slow:
             self._display.display(f"{seconds:7.1f} s  {name}", color=C.COLOR_SKIP)
-        self._display.display(f"{time.monotonic() - self._began:7.1f} s  in all, {len(self._spent)} tasks", color=C.COLOR_SKIP)
+        self._display.display(
+            f"{time.monotonic() - self._began:7.1f} s  in all, {len(self._spent)} tasks", color=C.COLOR_SKIP
+        )
 
 
 def _inventories() -> list[str]:

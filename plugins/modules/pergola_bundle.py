@@ -80,10 +80,22 @@ def main() -> None:
     try:
         from app.core import bundle, manifest  # noqa: PLC0415 - the project's folder is known only now
     except ImportError as error:
-        module.fail_json(msg=f"cannot import the project at {root}: {error}; run `make venv` and use its Python (ansible_python_interpreter)")
+        module.fail_json(
+            msg=f"cannot import the project at {root}: {error}; run `make venv` and use its Python (ansible_python_interpreter)"
+        )
     try:
         manifests = manifest.load_all(root, module.params["apps"])
-        built = [bundle.build(root, one, out=out, python=module.params["python"], machine=module.params["machine"], check=module.check_mode) for one in manifests]
+        built = [
+            bundle.build(
+                root,
+                one,
+                out=out,
+                python=module.params["python"],
+                machine=module.params["machine"],
+                check=module.check_mode,
+            )
+            for one in manifests
+        ]
     except (manifest.ManifestError, bundle.BundleError, OSError) as error:
         module.fail_json(msg=f"the bundles cannot be built:\n{error}")
     module.exit_json(changed=any(one.changed for one in built), bundles=[asdict(one) for one in built])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
+import datetime as dt
 import fcntl
 import hashlib
 import http.client
@@ -28,8 +28,9 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 SITE = Path("/etc/pergola/site.json")
 OPT = Path("/opt/pergola")
@@ -107,7 +108,7 @@ def sync_folder(path: Path) -> None:
 
 def now() -> str:
     """Return the present time, UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextlib.contextmanager
@@ -124,7 +125,9 @@ def locked(name: str, wait: float) -> Iterator[None]:
                 stream.seek(0)
                 holder = stream.read().strip() or "another process"
                 if time.monotonic() >= deadline:
-                    raise Failure(f"{name} is being changed by {holder}; wait for it to end, then run this again") from None
+                    raise Failure(
+                        f"{name} is being changed by {holder}; wait for it to end, then run this again"
+                    ) from None
                 if not told:
                     say(f"{name}: waiting for {holder} to end (at most {wait:.0f} s)")
                     told = True
@@ -150,7 +153,12 @@ def systemctl(*arguments: str, check: bool = True) -> str:
 def journal(units: list[str], since: float, lines: int = 25) -> str:
     """Return the last lines that some units logged since a moment (epoch seconds)."""
     flags = [flag for unit in units for flag in ("--unit", unit)]
-    done = subprocess.run(["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--since=@{int(since)}", *flags], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["journalctl", "--no-pager", "--output=cat", f"--lines={lines}", f"--since=@{int(since)}", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip()
 
 
@@ -172,7 +180,11 @@ def fetch(path: str, target: str, timeout: float) -> tuple[int, str]:
     """GET a target over a unix socket; return status and body."""
     connection = UnixConnection(path, timeout)
     try:
-        connection.request("GET", target, headers={"Host": "localhost", "X-Request-ID": f"pergola-{secrets.token_hex(8)}", "Connection": "close"})
+        connection.request(
+            "GET",
+            target,
+            headers={"Host": "localhost", "X-Request-ID": f"pergola-{secrets.token_hex(8)}", "Connection": "close"},
+        )
         response = connection.getresponse()
         return response.status, response.read(65536).decode("utf-8", "replace")
     finally:
@@ -217,7 +229,7 @@ def stop_slot(app: dict[str, Any], slot: str, kinds: list[str] | None = None) ->
 def point(link: Path, target: str) -> None:
     """Make a symlink point somewhere, atomically."""
     link.parent.mkdir(parents=True, exist_ok=True)
-    if link.is_symlink() and os.readlink(link) == target:
+    if link.is_symlink() and link.readlink() == Path(target):
         return
     part = link.with_name(f".{link.name}.new")
     with contextlib.suppress(FileNotFoundError):
@@ -261,7 +273,9 @@ def checked_archive(path: Path, sha256: str | None) -> None:
             while block := stream.read(1 << 20):
                 digest.update(block)
         if digest.hexdigest() != sha256:
-            raise Failure(f"{path} is damaged: its sha256 is {digest.hexdigest()[:12]}…, expected {sha256[:12]}…; copy it again")
+            raise Failure(
+                f"{path} is damaged: its sha256 is {digest.hexdigest()[:12]}…, expected {sha256[:12]}…; copy it again"
+            )
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -286,15 +300,41 @@ def install_env(name: str, archive: Path, sha256: str | None) -> bool:
     started = time.monotonic()
     say(f"environment {name}: installing the locked wheels")
     remove_tree(scratch)
-    remove_tree(target)  # without its mark it is what a killed run left; a venv is not relocatable, so it is made in place
+    remove_tree(
+        target
+    )  # without its mark it is what a killed run left; a venv is not relocatable, so it is made in place
     try:
         unpack(archive, scratch)
         uv = unpack_uv(scratch)
-        quiet = {**os.environ, "UV_NO_CACHE": "1", "UV_OFFLINE": "1", "UV_NO_CONFIG": "1", "UV_LINK_MODE": "copy", "UV_PYTHON_DOWNLOADS": "never"}
+        quiet = {
+            **os.environ,
+            "UV_NO_CACHE": "1",
+            "UV_OFFLINE": "1",
+            "UV_NO_CONFIG": "1",
+            "UV_LINK_MODE": "copy",
+            "UV_PYTHON_DOWNLOADS": "never",
+        }
         quiet.pop("PYTHONDONTWRITEBYTECODE", None)
         run([str(uv), "venv", "--quiet", "--python", "/usr/bin/python3", str(target)], quiet)
-        flags = ["--quiet", "--no-index", f"--find-links={scratch / 'wheels'}", "--require-hashes", "--no-deps", "--compile-bytecode"]
-        run([str(uv), "pip", "install", f"--python={target / 'bin/python'}", *flags, f"--requirement={scratch / 'requirements.txt'}"], quiet)
+        flags = [
+            "--quiet",
+            "--no-index",
+            f"--find-links={scratch / 'wheels'}",
+            "--require-hashes",
+            "--no-deps",
+            "--compile-bytecode",
+        ]
+        run(
+            [
+                str(uv),
+                "pip",
+                "install",
+                f"--python={target / 'bin/python'}",
+                *flags,
+                f"--requirement={scratch / 'requirements.txt'}",
+            ],
+            quiet,
+        )
         (target / ".complete").write_text(now(), encoding="utf-8")
     except (OSError, tarfile.TarError) as error:
         remove_tree(target)
@@ -322,7 +362,11 @@ def unpack_uv(folder: Path) -> Path:
 def disk_hint(error: BaseException) -> str:
     """Name the fix when the disk is full."""
     full = getattr(error, "errno", None) == 28 or "No space left" in str(error)
-    return "; the disk is full: free some space (`pergola prune` removes old releases) and run this again. The live release was not touched." if full else ""
+    return (
+        "; the disk is full: free some space (`pergola prune` removes old releases) and run this again. The live release was not touched."
+        if full
+        else ""
+    )
 
 
 def run(command: list[str], env: dict[str, str]) -> None:
@@ -361,7 +405,9 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
                 scratch.replace(target)
                 sync_folder(target.parent)
             except (OSError, tarfile.TarError) as error:
-                raise Failure(f"{options.app} {options.release} could not be installed: {error}{disk_hint(error)}") from error
+                raise Failure(
+                    f"{options.app} {options.release} could not be installed: {error}{disk_hint(error)}"
+                ) from error
             finally:
                 remove_tree(scratch)
             changed = True
@@ -371,14 +417,28 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
 
 def compile_code(folder: Path, env: str) -> None:
     """Byte-compile the app's code: the sandbox cannot write there, and each start would compile it again."""
-    run([str(OPT / "envs" / env / "bin/python"), "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(folder / "app")], {"PATH": os.environ.get("PATH", "/usr/bin:/bin")})
+    run(
+        [
+            str(OPT / "envs" / env / "bin/python"),
+            "-m",
+            "compileall",
+            "-q",
+            "--invalidation-mode",
+            "unchecked-hash",
+            str(folder / "app"),
+        ],
+        {"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+    )
 
 
 def verify(folder: Path, app: str, release: str, env: str) -> None:
     """Check every file of an unpacked release against its list."""
     listed = json.loads((folder / "release.json").read_text(encoding="utf-8"))
     if (listed["app"], listed["release"], listed["env"]) != (app, release, env):
-        raise Failure(f"the archive holds {listed['app']} {listed['release']} for environment {listed['env']}, expected {app} {release} for {env}; copy the right one")
+        raise Failure(
+            f"the archive holds {listed['app']} {listed['release']} for environment {listed['env']}, "
+            f"expected {app} {release} for {env}; copy the right one"
+        )
     for name, expected in listed["files"].items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
             raise Failure(f"{name} in the release {release} is damaged; build and copy the release again")
@@ -391,7 +451,9 @@ def config_hash(app: dict[str, Any]) -> str:
     """Hash what is not in the release but shapes the services: units, environment, secrets."""
     digest = hashlib.sha256()
     names = [UNITS / f"pergola-{kind}@{suffix}" for kind in app["kinds"] for suffix in (".service", ".socket")]
-    names += [UNITS / f"{app['slots'][slot][f'{kind}_unit']}.d" / "app.conf" for slot in ("a", "b") for kind in app["kinds"]]
+    names += [
+        UNITS / f"{app['slots'][slot][f'{kind}_unit']}.d" / "app.conf" for slot in ("a", "b") for kind in app["kinds"]
+    ]
     names += [APP_ENV / f"{app['name']}.env", *sorted((SECRETS / app["name"]).glob("*"))]
     for path in names:
         if path.is_file():
@@ -404,7 +466,9 @@ def is_serving(app: dict[str, Any], state: dict[str, Any]) -> bool:
     live = state["live"]
     if not live:
         return False
-    units = slot_units(app, live["slot"]) + [app["slots"][live["slot"]][f"{kind}_socket_unit"] for kind in app["kinds"] if kind != "worker"]
+    units = slot_units(app, live["slot"]) + [
+        app["slots"][live["slot"]][f"{kind}_socket_unit"] for kind in app["kinds"] if kind != "worker"
+    ]
     return all(line == "active" for line in systemctl("is-active", *units, check=False).splitlines())
 
 
@@ -414,7 +478,9 @@ def prepare(app: dict[str, Any], slot: str, timeout: float) -> None:
         return
     unit, began = f"pergola-prepare@{app['name']}-{slot}.service", time.time()
     say(f"{app['name']}: preparing ({', '.join(app['manifest']['prepare'])})")
-    done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True, check=False, timeout=timeout + 30)
+    done = subprocess.run(
+        ["systemctl", "start", unit], capture_output=True, text=True, check=False, timeout=timeout + 30
+    )
     if done.returncode != 0:
         raise Failure(f"{app['name']}: a prepare step failed; the last lines it logged:\n{journal([unit], began)}")
 
@@ -443,21 +509,34 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
             except (OSError, http.client.HTTPException) as error:
                 answers[kind] = f"{type(error).__name__}: {error}"
                 continue
-            if status == 404 and kind == "api":  # an ASGI app that is not made with app.core has its own shallow check only
+            if (
+                status == 404 and kind == "api"
+            ):  # an ASGI app that is not made with app.core has its own shallow check only
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     status, body = fetch(path, app["manifest"]["api"]["health"], 5.0)
             answers[kind] = f"{status} {' '.join(body.split())[:300]}"
             if status == 200:
                 pending.discard(kind)
-        if "worker" in app["kinds"] and not pending and systemctl("is-active", entry["worker_unit"], check=False) != "active":
+        if (
+            "worker" in app["kinds"]
+            and not pending
+            and systemctl("is-active", entry["worker_unit"], check=False) != "active"
+        ):
             answers["worker"] = "the worker is not running"
         elif not pending:
             return time.time() - began
-        failed = [unit for unit in slot_units(app, slot) if int(systemctl("show", "-p", "NRestarts", "--value", unit) or 0) >= 5]
+        failed = [
+            unit
+            for unit in slot_units(app, slot)
+            if int(systemctl("show", "-p", "NRestarts", "--value", unit) or 0) >= 5
+        ]
         if failed or time.monotonic() >= deadline:
             why = f"{failed[0]} keeps dying" if failed else f"it was not ready after {timeout:.0f} s"
             detail = "\n".join(f"  {kind}: {text}" for kind, text in answers.items())
-            raise Failure(f"{app['name']}: the new release does not work: {why}\n{detail}\nlast lines it logged:\n{journal(slot_units(app, slot), began)}")
+            raise Failure(
+                f"{app['name']}: the new release does not work: {why}\n{detail}\n"
+                f"last lines it logged:\n{journal(slot_units(app, slot), began)}"
+            )
         time.sleep(0.2)
 
 
@@ -475,11 +554,14 @@ def wait_drained(app: dict[str, Any], state: dict[str, Any], slot: str, options:
         if not held or held["state"] != "draining":
             return
         left = held["until"] - time.time()
-        if systemctl("is-active", f"pergola-drain@{app['name']}-{slot}.service", check=False) not in ("active", "activating"):
-            systemctl("start", "--no-block", f"pergola-drain@{app['name']}-{slot}.service")
+        if systemctl("is-active", drain_unit(app["name"], slot), check=False) not in ("active", "activating"):
+            systemctl("start", "--no-block", drain_unit(app["name"], slot))
         if time.monotonic() - told > 10:
             told = time.monotonic()
-            say(f"{app['name']}: slot {slot} still has {sessions(app, slot)} live sessions; waiting at most {max(0, left):.0f} s (--cut-sessions ends them now)")
+            say(
+                f"{app['name']}: slot {slot} still has {sessions(app, slot)} live sessions; "
+                f"waiting at most {max(0, left):.0f} s (--cut-sessions ends them now)"
+            )
         time.sleep(0.3)
 
 
@@ -490,34 +572,20 @@ def deploy(options: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     with locked(name, options.wait):
         state = read_state(name)
-        target = release_dir(name, options.release)
-        if not (target / "release.json").exists():
+        if not (release_dir(name, options.release) / "release.json").exists():
             raise Failure(f"{name} {options.release} is not on this host; `pergola releases {name}` lists what is")
         config = config_hash(app)
         live = state["live"]
         reconcile(app, state)
         if live and (live["release"], live["config"]) == (options.release, config) and not options.again:
-            tidy_idle(app, state)
-            if is_serving(app, state):
-                return {"changed": False, "release": options.release, "slot": live["slot"]}
-            say(f"{name}: slot {live['slot']} is live but not running; starting it again")
-            start_slot(app, live["slot"], app["kinds"])
-            wait_ready(app, live["slot"], options.timeout)
-            return {"changed": True, "release": options.release, "slot": live["slot"]}
+            return keep_serving(app, state, options)
         slot = "b" if live and live["slot"] == "a" else "a"
         wait_drained(app, state, slot, options)
         state = read_state(name)
-        stop_slot(app, slot)  # whatever a killed run left there
-        point(OPT / "slots" / f"{name}-{slot}", str(target))
-        state["slots"][slot] = {"release": options.release, "config": config, "state": "starting"}
-        write_state(name, state)
-        event = {"at": now(), "what": options.what, "release": options.release, "slot": slot, "by": os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name}
-        first = [kind for kind in app["kinds"] if kind != "worker"]
+        begin = {"release": options.release, "config": config, "state": "starting"}
+        event = {"at": now(), "what": options.what, "release": options.release, "slot": slot, "by": operator()}
         try:
-            prepare(app, slot, options.timeout)
-            say(f"{name}: starting {options.release} in slot {slot}")
-            start_slot(app, slot, first)
-            ready = wait_ready({**app, "kinds": first}, slot, options.timeout)
+            ready = start_release(app, state, slot, begin, options.timeout)
         except (Failure, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             stop_slot(app, slot)
             state["slots"][slot] = None
@@ -526,26 +594,71 @@ def deploy(options: argparse.Namespace) -> dict[str, Any]:
             write_state(name, state)
             kept = f"{live['release']} in slot {live['slot']} still serves" if live else "nothing was serving before"
             raise Failure(f"{error}\n{name}: {options.release} was not made live; {kept}.") from error
-        if live and "worker" in app["kinds"]:
-            systemctl("stop", app["slots"][live["slot"]]["worker_unit"])
         say(f"{name}: ready after {ready:.1f} s; moving traffic to slot {slot}")
-        state["slots"][slot] = {"release": options.release, "config": config, "state": "live", "since": now()}
-        if live:
-            state["slots"][live["slot"]] = {**live_entry(live), "state": "draining", "until": time.time() + site()["ladder"]["drain_seconds"]}
-            if live["release"] != options.release:
-                state["previous"] = live["release"]
-        state["live"] = {"slot": slot, "release": options.release, "config": config, "since": now()}
         state["history"].append({**event, "ended": "live", "seconds": round(time.monotonic() - began, 1)})
-        write_state(name, state)  # from here on a killed run has switched: whoever comes next moves the routes
-        reconcile(app, state)
-        if "worker" in app["kinds"]:
-            start_slot(app, slot, ["worker"])
-        if live:
-            systemctl("start", "--no-block", f"pergola-drain@{name}-{live['slot']}.service")
+        move_traffic(app, state, slot, begin)
         prune_app(app, state, options.keep)
     seconds = time.monotonic() - began
     say(f"{name}: {options.release} is live in slot {slot} after {seconds:.1f} s")
     return {"changed": True, "release": options.release, "slot": slot, "seconds": round(seconds, 2)}
+
+
+def operator() -> str:
+    """Return who runs this command."""
+    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def keep_serving(app: dict[str, Any], state: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """See to it that the release that is live already really serves."""
+    slot, done = state["live"]["slot"], {"release": options.release, "slot": state["live"]["slot"]}
+    tidy_idle(app, state)
+    if is_serving(app, state):
+        return {"changed": False, **done}
+    say(f"{app['name']}: slot {slot} is live but not running; starting it again")
+    start_slot(app, slot, app["kinds"])
+    wait_ready(app, slot, options.timeout)
+    return {"changed": True, **done}
+
+
+def start_release(
+    app: dict[str, Any], state: dict[str, Any], slot: str, begin: dict[str, Any], timeout: float
+) -> float:
+    """Start a release in the idle slot and wait until it is deeply ready; return the seconds from start to ready."""
+    name = app["name"]
+    first = [kind for kind in app["kinds"] if kind != "worker"]
+    stop_slot(app, slot)  # whatever a killed run left there
+    point(OPT / "slots" / f"{name}-{slot}", str(release_dir(name, begin["release"])))
+    state["slots"][slot] = begin
+    write_state(name, state)
+    prepare(app, slot, timeout)
+    say(f"{name}: starting {begin['release']} in slot {slot}")
+    start_slot(app, slot, first)
+    return wait_ready({**app, "kinds": first}, slot, timeout)
+
+
+def move_traffic(app: dict[str, Any], state: dict[str, Any], slot: str, begin: dict[str, Any]) -> None:
+    """Make a ready slot live and let the old one drain."""
+    name, old, since = app["name"], state["live"], now()
+    if old and "worker" in app["kinds"]:
+        systemctl("stop", app["slots"][old["slot"]]["worker_unit"])
+    state["slots"][slot] = {**begin, "state": "live", "since": since}
+    state["live"] = {"slot": slot, "release": begin["release"], "config": begin["config"], "since": since}
+    if old:
+        until = time.time() + site()["ladder"]["drain_seconds"]
+        state["slots"][old["slot"]] = {**live_entry(old), "state": "draining", "until": until}
+        if old["release"] != begin["release"]:
+            state["previous"] = old["release"]
+    write_state(name, state)  # from here on a killed run has switched: whoever comes next moves the routes
+    reconcile(app, state)
+    if "worker" in app["kinds"]:
+        start_slot(app, slot, ["worker"])
+    if old:
+        systemctl("start", "--no-block", drain_unit(name, old["slot"]))
+
+
+def drain_unit(name: str, slot: str) -> str:
+    """Return the unit that lets a slot finish."""
+    return f"pergola-drain@{name}-{slot}.service"
 
 
 def live_entry(live: dict[str, Any]) -> dict[str, Any]:
@@ -561,7 +674,7 @@ def tidy_idle(app: dict[str, Any], state: dict[str, Any]) -> None:
             state["slots"][slot] = None
             write_state(app["name"], state)
         elif held and held["state"] == "draining":
-            systemctl("start", "--no-block", f"pergola-drain@{app['name']}-{slot}.service")
+            systemctl("start", "--no-block", drain_unit(app["name"], slot))
 
 
 def rollback(options: argparse.Namespace) -> dict[str, Any]:
@@ -579,7 +692,9 @@ def sessions(app: dict[str, Any], slot: str) -> int:
     if "ui" not in app["kinds"]:
         return 0
     try:
-        status, body = fetch(app["slots"][slot]["ui_socket"], f"{app['path']}_stcore/metrics?families=active_sessions", 3.0)
+        status, body = fetch(
+            app["slots"][slot]["ui_socket"], f"{app['path']}_stcore/metrics?families=active_sessions", 3.0
+        )
     except (OSError, http.client.HTTPException):
         return 0
     found = re.search(r"^active_sessions\s+([0-9.]+)", body, re.MULTILINE)
@@ -599,7 +714,9 @@ def drain(options: argparse.Namespace) -> dict[str, Any]:
         count = sessions(app, options.slot)
         quiet = quiet + 1 if count == 0 else 0
         if quiet >= 3 or time.time() >= held["until"]:
-            return finish_drain(app, options.slot, "no session left" if quiet >= 3 else f"the ceiling was reached with {count} sessions")
+            return finish_drain(
+                app, options.slot, "no session left" if quiet >= 3 else f"the ceiling was reached with {count} sessions"
+            )
         time.sleep(1)
 
 
@@ -638,7 +755,13 @@ def pending(options: argparse.Namespace) -> dict[str, Any]:
         live = state["live"]
         settled = all(held is None or held["state"] == "live" for held in state["slots"].values())
         app = plans.get(name)
-        if app is None or not live or (live["release"], live["config"]) != (release, config_hash(app)) or not settled or not is_serving(app, state):
+        if (
+            app is None
+            or not live
+            or (live["release"], live["config"]) != (release, config_hash(app))
+            or not settled
+            or not is_serving(app, state)
+        ):
             lacks.append("live")
         if lacks:
             lacking[name] = lacks
@@ -656,11 +779,13 @@ def retire(options: argparse.Namespace) -> dict[str, Any]:
             if not state["live"] and not any(state["slots"].values()):
                 continue
             state["live"], state["slots"] = None, {"a": None, "b": None}
-            state["history"].append({"at": now(), "what": "retire", "release": "-", "slot": "-", "by": "root", "ended": "retired"})
+            state["history"].append(
+                {"at": now(), "what": "retire", "release": "-", "slot": "-", "by": "root", "ended": "retired"}
+            )
             write_state(app["name"], state)
             reconcile(app, state)
             for slot in ("a", "b"):
-                systemctl("stop", f"pergola-drain@{app['name']}-{slot}.service")
+                systemctl("stop", drain_unit(app["name"], slot))
                 stop_slot(app, slot)
             retired.append(app["name"])
             say(f"{app['name']}: out of service; its data stays in {app['state_dir']}")
@@ -688,19 +813,24 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for app in site()["apps"]:
         state = read_state(app["name"])
-        live = state["live"]
-        answer = "never deployed"
-        if live:
-            answer = "serving" if is_serving(app, state) else "DOWN"
-        draining = [f"{slot} ({sessions(app, slot)} sessions)" for slot, held in state["slots"].items() if held and held["state"] == "draining"]
-        rows.append({
-            "app": app["name"], "path": app["path"], "state": answer, "release": live["release"] if live else None, "slot": live["slot"] if live else None,
-            "since": live["since"] if live else None, "previous": state["previous"], "draining": draining,
-        })  # fmt: skip
+        live = state["live"] or {}
+        held = {slot: entry for slot, entry in state["slots"].items() if entry and entry["state"] == "draining"}
+        rows.append(
+            {
+                "app": app["name"],
+                "path": app["path"],
+                "state": "never deployed" if not live else "serving" if is_serving(app, state) else "DOWN",
+                **{key: live.get(key) for key in ("release", "slot", "since")},
+                "previous": state["previous"],
+                "draining": [f"{slot} ({sessions(app, slot)} sessions)" for slot in held],
+            }
+        )
     if not options.json:
-        print(f"{'app':<12} {'state':<15} {'release':<13} {'slot':<5} {'since':<21} {'previous':<13} draining")
+        columns = {"app": 12, "state": 15, "release": 13, "slot": 5, "since": 21, "previous": 13, "draining": 0}
+        print(" ".join(f"{name:<{width}}" for name, width in columns.items()))
         for row in rows:
-            print(f"{row['app']:<12} {row['state']:<15} {row['release'] or '-':<13} {row['slot'] or '-':<5} {row['since'] or '-':<21} {row['previous'] or '-':<13} {', '.join(row['draining']) or '-'}")
+            cells = {**row, "draining": ", ".join(row["draining"])}
+            print(" ".join(f"{cells[name] or '-':<{width}}" for name, width in columns.items()).rstrip())
     return {"apps": rows, "changed": False}
 
 
@@ -709,19 +839,30 @@ def releases(options: argparse.Namespace) -> dict[str, Any]:
     app_plan(options.app)
     state = read_state(options.app)
     found = kept_releases(options.app)
+    live = (state["live"] or {}).get("release")
     if not options.json:
         for path in found:
-            mark = "live" if state["live"] and state["live"]["release"] == path.name else "previous" if state["previous"] == path.name else ""
-            print(f"{path.name}  installed {datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc):%Y-%m-%d %H:%M:%S}  {mark}")
+            mark = "live" if path.name == live else "previous" if path.name == state["previous"] else ""
+            installed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.timezone.utc)
+            print(f"{path.name}  installed {installed:%Y-%m-%d %H:%M:%S}  {mark}".rstrip())
         for event in state["history"][-10:]:
-            print(f"{event['at']}  {event['what']:<9} {event['release']} -> {event['ended']} by {event['by']}{': ' + event['reason'] if 'reason' in event else ''}")
+            reason = f": {event['reason']}" if "reason" in event else ""
+            print(f"{event['at']}  {event['what']:<9} {event['release']} -> {event['ended']} by {event['by']}{reason}")
     return {"releases": [path.name for path in found], "history": state["history"], "changed": False}
 
 
 def kept_releases(name: str) -> list[Path]:
     """Return the release folders of an app, newest first."""
     folder = OPT / name / "releases"
-    return sorted((path for path in folder.glob("*") if re.fullmatch(r"[0-9a-f]{12}", path.name)), key=lambda path: path.stat().st_mtime, reverse=True) if folder.is_dir() else []
+    return (
+        sorted(
+            (path for path in folder.glob("*") if re.fullmatch(r"[0-9a-f]{12}", path.name)),
+            key=lambda path: path.stat().st_mtime,
+            reverse=True,
+        )
+        if folder.is_dir()
+        else []
+    )
 
 
 def prune_app(app: dict[str, Any], state: dict[str, Any], keep: int) -> list[str]:
@@ -744,7 +885,7 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
         for app in site()["apps"]:
             with locked(app["name"], options.wait):
                 gone += prune_app(app, read_state(app["name"]), options.keep)
-        used = {Path(os.readlink(link)).name for link in OPT.glob("*/releases/*/venv")}
+        used = {link.readlink().name for link in OPT.glob("*/releases/*/venv")}
         for env in (OPT / "envs").glob("*"):
             if env.name not in used:
                 shutil.rmtree(env)
@@ -758,7 +899,9 @@ def secret(options: argparse.Namespace) -> dict[str, Any]:
     names = app["manifest"]["secrets"]
     if options.name:
         if options.name not in names:
-            raise Failure(f"{options.app} has no secret {options.name!r}; its manifest names: {', '.join(names) or 'none'}")
+            raise Failure(
+                f"{options.app} has no secret {options.name!r}; its manifest names: {', '.join(names) or 'none'}"
+            )
         print((SECRETS / options.app / options.name).read_text(encoding="utf-8"), end="" if options.json else "\n")
         return {"changed": False}
     made = []
@@ -783,11 +926,25 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     common.add_argument("--quiet", action="store_true", help="no progress on standard error")
-    common.add_argument("--wait", type=float, default=120, metavar="S", help="seconds to wait for another run on the same app (default %(default)s)")
+    common.add_argument(
+        "--wait",
+        type=float,
+        default=120,
+        metavar="S",
+        help="seconds to wait for another run on the same app (default %(default)s)",
+    )
     common.add_argument("--keep", type=int, default=5, metavar="N", help="releases to keep (default %(default)s)")
     move = argparse.ArgumentParser(add_help=False)
-    move.add_argument("--timeout", type=float, default=90, metavar="S", help="seconds until the release must be ready (default %(default)s)")
-    move.add_argument("--cut-sessions", action="store_true", help="do not wait for sessions of the release before the last")
+    move.add_argument(
+        "--timeout",
+        type=float,
+        default=90,
+        metavar="S",
+        help="seconds until the release must be ready (default %(default)s)",
+    )
+    move.add_argument(
+        "--cut-sessions", action="store_true", help="do not wait for sessions of the release before the last"
+    )
     actions = top.add_subparsers(dest="action", required=True)
 
     def add(name: str, function: Any, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -835,9 +992,10 @@ def main() -> int:
     options = parser().parse_args()
     QUIET = options.quiet
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt("stopped by SIGTERM")))
+    if os.geteuid() != 0:
+        print("pergola: this needs root; run it with sudo", file=sys.stderr)
+        return 1
     try:
-        if os.geteuid() != 0:
-            raise Failure("this needs root; run it with sudo")
         result = options.function(options)
     except Failure as error:
         if options.json:
