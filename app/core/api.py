@@ -51,15 +51,16 @@ def create_api(
     """
     settings = settings or get_settings()
     logs.configure(settings=settings)
-    app = FastAPI(
+    app = _Api(
         title=title,
         summary=summary,
         version=version or settings.release,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
-    app.state.settings = settings
+    app.settings = settings
     problems.install(app)
-    app.add_middleware(RequestMiddleware, app_name=settings.app, root_path=settings.api_prefix)
     if health_routes:
         _add_health(app, settings, ready)
 
@@ -68,6 +69,16 @@ def create_api(
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
     return app
+
+
+class _Api(FastAPI):
+    """A FastAPI whose outermost layer is ours, also outside of whatever middleware the app adds later."""
+
+    settings: Settings
+
+    def build_middleware_stack(self) -> ASGIApp:
+        inner = super().build_middleware_stack()
+        return RequestMiddleware(inner, self.settings.app, self.settings.api_prefix)
 
 
 async def check_ready(ready: Ready | None) -> tuple[bool, dict[str, Any]]:
@@ -148,30 +159,24 @@ class RequestMiddleware:
         identity = given if _SAFE_ID.fullmatch(given) else uuid4().hex
         token = logs.request_id.set(identity)
         began = time.perf_counter()
-        status = 0
-        sent = 0
+        status, sent, whole = 0, 0, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))
+                whole = not message.get("more_body", False)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
-            if status:  # half an answer is out: break the connection so that the client knows
+            if not whole:  # half an answer is out: break the connection, so that the client knows
                 raise
-            answer = problems.problem(
-                500,
-                f"Something broke on our side. Quote request {identity} when you report it.",
-                instance=scope["path"],
-            )
-            await answer(scope, receive, send_with_id)
         finally:
             self._account(scope, status, sent, time.perf_counter() - began)
             logs.request_id.reset(token)

@@ -91,10 +91,17 @@ def _field_error(item: Mapping[str, Any]) -> FieldError:
     return FieldError(field=".".join(path) or source, source=source, message=str(item["msg"]))
 
 
+async def _broken(request: Request, _error: Exception) -> JSONResponse:
+    # app.core.api logs the stack trace under the same id
+    detail = f"Something broke on our side. Quote request {request_id.get()} when you report it."
+    return problem(500, detail, instance=request.url.path)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem, and say so in its OpenAPI description."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _broken)
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -67,8 +67,8 @@ class Storage(Protocol):
 
 def check_key(key: str) -> str:
     """`key` itself when it is a valid one, else StorageError."""
-    if not isinstance(key, str) or not key:
-        raise StorageError("a storage key must be text and not empty")
+    if not key:
+        raise StorageError("a storage key must not be empty")
     if len(key) > _MAX_KEY:
         raise StorageError(f"a storage key has at most {_MAX_KEY} characters, this one has {len(key)}")
     for segment in key.split("/"):
@@ -262,10 +262,7 @@ class S3Storage:
 
     @contextmanager
     def _errors(self, key: str, doing: str) -> Iterator[None]:
-        from botocore.exceptions import (  # type: ignore[import-untyped]  # noqa: PLC0415 - boto3 is an extra
-            BotoCoreError,
-            ClientError,
-        )
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - boto3 is an extra
 
         try:
             yield
@@ -297,8 +294,8 @@ class _KeepOpen:
 def _s3_client() -> Any:  # boto3 makes its clients at run time: there is no type to name
     try:
         # an extra: a host without buckets does not install it
-        import boto3  # type: ignore[import-untyped]  # noqa: PLC0415
-        from botocore.config import Config  # type: ignore[import-untyped]  # noqa: PLC0415
+        import boto3  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise StorageError("storage in S3 needs boto3: install the extra `s3` (pergola[s3])") from error
     config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 4})
