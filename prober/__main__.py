@@ -134,8 +134,6 @@ class Prober:
             while not self._stop.is_set():
                 await session.rerun()
                 self.report.reruns += 1
-                if session.script_errors:
-                    raise sessions.SessionCutError("the page showed an exception")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._rerun_seconds)
             await session.socket.close()
@@ -148,7 +146,9 @@ class Prober:
                 await asyncio.wait_for(self._stop.wait(), 5)
             numbers = self.report
             print(
-                f"prober: {time.monotonic() - self._began:5.0f} s  {numbers.phases[-1].name:<8} sent {len(numbers.samples)}  failed {len(numbers.failures())}  sessions {numbers.sockets_opened} (cut {len(numbers.sockets_cut)})",
+                f"prober: {time.monotonic() - self._began:5.0f} s  {numbers.phases[-1].name:<8} "
+                f"sent {len(numbers.samples)}  failed {len(numbers.failures())}  "
+                f"sessions {numbers.sockets_opened} (cut {len(numbers.sockets_cut)})",
                 file=sys.stderr,
                 flush=True,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -50,7 +51,7 @@ class Report:
     def longest_gap(self) -> float:
         """Return the longest time without a good answer, in seconds."""
         ends = sorted(sample.at + sample.seconds for sample in self.samples if sample.failure is None)
-        return max((later - earlier for earlier, later in zip(ends, ends[1:], strict=False)), default=0.0)
+        return max((later - earlier for earlier, later in itertools.pairwise(ends)), default=0.0)
 
     def as_dict(self) -> dict[str, object]:
         """Return the run as plain data."""

@@ -26,7 +26,6 @@ class Session:
     socket: websockets.ClientConnection
     slot: str | None
     session_id: str = ""
-    script_errors: int = 0
 
     async def rerun(self) -> float:
         """Run the page's script once more and wait for its end; return the seconds.
@@ -50,7 +49,7 @@ class Session:
                         raise SessionCutError(f"the session {self.session_id[:8]} came back as {found[:8]}")
                     self.session_id = found
                 elif kind == "delta" and forward.delta.new_element.WhichOneof("type") == "exception":
-                    self.script_errors += 1
+                    raise SessionCutError(f"the page shows an exception: {forward.delta.new_element.exception.message}")
                 elif kind == "script_finished":
                     return asyncio.get_running_loop().time() - began
         except TimeoutError:

@@ -164,7 +164,10 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
             continue
         name = canonicalize_name(requirement.name)
         if not hashes or len(requirement.specifier) != 1 or not str(requirement.specifier).startswith("=="):
-            msg = f"apps/{manifest.name}: {requirement.name} in {own} is not pinned with a hash; make the file with: uv pip compile --generate-hashes"
+            msg = (
+                f"apps/{manifest.name}: {requirement.name} in {own} is not pinned with a hash; "
+                "make the file with: uv pip compile --generate-hashes"
+            )
             raise BundleError(msg)
         pinned = f"{name}{requirement.specifier} " + " ".join(f"--hash={value.strip()}" for value in hashes)
         if lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:

@@ -254,7 +254,8 @@ def _explain(error: ValidationError, where: str) -> Iterable[str]:
         yield f"{path}: expected {_article(str(error.validator_value))}{_example(node)}, got {_kind(error.instance)}"
         return
     if error.validator in {"pattern", "not"}:
-        yield f"{path}: {_short(error.instance)} is not allowed here; expected {node.get('description', 'another form').rstrip('.')}{_example(node)}"
+        wanted = node.get("description", "another form").rstrip(".")
+        yield f"{path}: {_short(error.instance)} is not allowed here; expected {wanted}{_example(node)}"
         return
     yield f"{path}: {error.message}{_example(node)}"
 

@@ -100,7 +100,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
         except OSError:
             lock.seek(0)
             self._display.error(
-                f"another run on the inventory {inventory} is going on ({lock.read().strip() or 'starting'}); wait for it to end, then run this again"
+                f"another run on the inventory {inventory} is going on ({lock.read().strip() or 'starting'}); "
+                "wait for it to end, then run this again"
             )
             sys.stdout.flush()
             sys.stderr.flush()
@@ -193,7 +194,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
             bad = row["failures"] or row["unreachable"]
             color = C.COLOR_ERROR if bad else C.COLOR_CHANGED if row["changed"] else C.COLOR_OK
             self._display.display(
-                f"{host:<24} ok={row['ok']} changed={row['changed']} failed={row['failures']} unreachable={row['unreachable']} skipped={row['skipped']}",
+                f"{host:<24} ok={row['ok']} changed={row['changed']} failed={row['failures']} "
+                f"unreachable={row['unreachable']} skipped={row['skipped']}",
                 color=color,
             )
         slow = [row for row in sorted(self._spent, reverse=True)[: self.get_option("slowest")] if row[0] >= 1]

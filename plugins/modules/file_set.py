@@ -67,7 +67,7 @@ import stat  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
 
-def read(path):
+def read(path: str) -> tuple[str | None, int | None]:
     """Return a file's text and mode; nothing for a file that is not there."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as stream:
@@ -76,7 +76,7 @@ def read(path):
         return None, None
 
 
-def write(path, content, mode):
+def write(path: str, content: str, mode: int) -> None:
     """Replace a file atomically."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
@@ -91,14 +91,30 @@ def write(path, content, mode):
     os.replace(part, path)
 
 
-def remove(path):
+def remove(path: str) -> None:
     """Remove a file, and its folder when that is empty."""
     os.unlink(path)
     with contextlib.suppress(OSError):
         os.rmdir(os.path.dirname(path))
 
 
-def main():
+def wanted_files(module: AnsibleModule) -> dict[str, tuple[str, int]]:
+    """Return content and mode by path; wrong entries end the module."""
+    wanted: dict[str, tuple[str, int]] = {}
+    for entry in module.params["files"]:
+        path = os.path.normpath(entry["path"])
+        if not os.path.isabs(path):
+            module.fail_json(msg=f"{entry['path']}: expected an absolute path")
+        if path in wanted:
+            module.fail_json(msg=f"{path} stands twice in the set")
+        try:
+            wanted[path] = (entry["content"], int(entry["mode"], 8))
+        except ValueError:
+            module.fail_json(msg=f"{path}: mode {entry['mode']!r} is not octal")
+    return wanted
+
+
+def main() -> None:
     """Write what differs, remove what is left over, report both."""
     module = AnsibleModule(
         argument_spec={
@@ -116,17 +132,10 @@ def main():
         },
         supports_check_mode=True,
     )
-    wanted = {}
-    for entry in module.params["files"]:
-        path = os.path.normpath(entry["path"])
-        if not os.path.isabs(path):
-            module.fail_json(msg=f"{entry['path']}: expected an absolute path")
-        if path in wanted:
-            module.fail_json(msg=f"{path} stands twice in the set")
-        try:
-            wanted[path] = (entry["content"], int(entry["mode"], 8))
-        except ValueError:
-            module.fail_json(msg=f"{path}: mode {entry['mode']!r} is not octal")
+    wanted = wanted_files(module)
+    left_over = {
+        path for pattern in module.params["purge"] for path in glob.glob(pattern) if os.path.isfile(path)
+    } - set(wanted)
     written, removed, diff = [], [], []
     try:
         for path, (content, mode) in wanted.items():
@@ -137,14 +146,11 @@ def main():
             diff.append({"before_header": path, "after_header": path, "before": old or "", "after": content})
             if not module.check_mode:
                 write(path, content, mode)
-        for pattern in module.params["purge"]:
-            for path in sorted(glob.glob(pattern)):
-                if path in wanted or not os.path.isfile(path):
-                    continue
-                removed.append(path)
-                diff.append({"before_header": path, "after_header": path, "before": read(path)[0] or "", "after": ""})
-                if not module.check_mode:
-                    remove(path)
+        for path in sorted(left_over):
+            removed.append(path)
+            diff.append({"before_header": path, "after_header": path, "before": read(path)[0] or "", "after": ""})
+            if not module.check_mode:
+                remove(path)
     except OSError as error:
         module.fail_json(msg=f"{error.strerror}: {error.filename}", written=written, removed=removed)
     module.exit_json(changed=bool(written or removed), written=written, removed=removed, diff=diff)

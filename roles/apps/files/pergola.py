@@ -60,9 +60,10 @@ def say(text: str) -> None:
 def site() -> dict[str, Any]:
     """Return the derived plan of this host."""
     try:
-        return json.loads(SITE.read_text(encoding="utf-8"))
+        plan: dict[str, Any] = json.loads(SITE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Failure(f"{SITE} is missing; run site.yml on this host first") from None
+    return plan
 
 
 def app_plan(name: str) -> dict[str, Any]:
@@ -70,7 +71,8 @@ def app_plan(name: str) -> dict[str, Any]:
     apps = {app["name"]: app for app in site()["apps"]}
     if name not in apps:
         raise Failure(f"there is no app {name!r} on this host; it has: {', '.join(sorted(apps)) or 'none'}")
-    return apps[name]
+    found: dict[str, Any] = apps[name]
+    return found
 
 
 def read_state(name: str) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def sync_folder(path: Path) -> None:
 
 def now() -> str:
     """Return the present time, UTC, ISO 8601."""
-    return dt.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextlib.contextmanager
@@ -843,7 +845,7 @@ def releases(options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         for path in found:
             mark = "live" if path.name == live else "previous" if path.name == state["previous"] else ""
-            installed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.timezone.utc)
+            installed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
             print(f"{path.name}  installed {installed:%Y-%m-%d %H:%M:%S}  {mark}".rstrip())
         for event in state["history"][-10:]:
             reason = f": {event['reason']}" if "reason" in event else ""
