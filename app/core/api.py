@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid import uuid4
 
-from app.core import logs, metrics, problems
+from app.core import docs, logs, metrics, problems
 from app.core.asgi import believe_nginx, client_address, through_proxy
 from app.core.settings import Settings, get_settings
 
@@ -61,6 +61,7 @@ def create_api(
     )
     app.settings = settings
     problems.install(app)
+    docs.install(app)
     if health_routes:
         _add_health(app, settings, ready)
 
