@@ -1,0 +1,153 @@
+"""Order, parts and reports of the whole test run.
+
+``make test`` runs everything in a few processes side by side. What belongs to one place (the host, a molecule scenario) stays in
+one process and in order; long places start first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+# what starts first takes longest; everything of one place runs in one process, in the files' order
+PLACES = ("host", "molecule", "browser", "lint")
+
+
+def _part(nodeid: str) -> str:
+    parts = nodeid.split("/")
+    return parts[1] if len(parts) > 2 else "unit"
+
+
+def _place(item: pytest.Item) -> str | None:
+    part = _part(item.nodeid)
+    if part in {"host", "browser"}:
+        return "host"
+    if part == "molecule":
+        # one after the other: side by side they wait for the same two processors
+        return "molecule"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group what shares a place, long places first."""
+    order = {name: number for number, name in enumerate(PLACES)}
+    items.sort(key=lambda item: order.get(_part(item.nodeid), len(order)))
+    for item in items:
+        place = _place(item)
+        if place is not None:
+            item.add_marker(pytest.mark.xdist_group(place))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the parts of the run and the seconds they took."""
+    seconds: dict[str, float] = defaultdict(float)
+    count: dict[str, int] = defaultdict(int)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if hasattr(report, "duration"):
+                part = _part(report.nodeid)
+                seconds[part] += report.duration
+                count[part] += report.when == "call"
+    terminalreporter.section("parts (seconds of work, side by side)")
+    for part in sorted(seconds, key=lambda name: -seconds[name]):
+        terminalreporter.write_line(f"{part:<12} {count[part]:>5} tests {seconds[part]:>8.1f} s")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real inputs; skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real inputs at {SHARED_DATA} (PERGOLA_SHARED_DATA names another folder)")
+    return SHARED_DATA
+
+
+class LocalHost:
+    """The host that the tests own: a container beside the one of `make up`, with ports of its own."""
+
+    name = "pergola-test"
+    https, http = 18443, 18480
+    url = f"https://127.0.0.1:{https}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment that makes scripts and playbooks use this host."""
+        return {
+            **os.environ,
+            "PERGOLA_LOCAL_HOST": self.name,
+            "PERGOLA_HTTPS_PORT": str(self.https),
+            "PERGOLA_HTTP_PORT": str(self.http),
+            "ANSIBLE_FORCE_COLOR": "0",
+        }
+
+    def run(self, *command: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run a command of the project against this host."""
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    def site(self, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run site.yml on this host."""
+        playbook = str(ROOT / ".venv/bin/ansible-playbook")
+        port = f"nginx_public_port={self.https}"
+        return self.run(playbook, "site.yml", "-i", "inventories/local", "-e", port, *flags, check=check)
+
+    def sh(self, script: str, *, check: bool = True, timeout: float = 300) -> str:
+        """Run a shell script on the host; return its output."""
+        done = subprocess.run(
+            ["docker", "exec", self.name, "sh", "-euc", script],
+            capture_output=True, text=True, check=False, timeout=timeout,
+        )  # fmt: skip
+        if check and done.returncode != 0:
+            pytest.fail(f"on the host: {script}\nended with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+        return done.stdout + ("" if check else done.stderr)
+
+    def wait(self, script: str, seconds: float, what: str) -> None:
+        """Wait until a script on the host succeeds."""
+        deadline = time.monotonic() + seconds
+        while subprocess.run(["docker", "exec", self.name, "sh", "-euc", script], capture_output=True, check=False).returncode:
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what} did not come within {seconds:.0f} s\n{self.journal()}")
+            time.sleep(0.2)
+
+    def journal(self, lines: int = 60) -> str:
+        """Return the end of the host's journal."""
+        return subprocess.run(
+            ["docker", "exec", self.name, "journalctl", "--no-pager", "-o", "cat", f"-n{lines}"],
+            capture_output=True, text=True, check=False,
+        ).stdout  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def local_host() -> Iterator[LocalHost]:
+    """Give the tests' own host, made from nothing by the same script as `make up`."""
+    host = LocalHost()
+    keep = bool(os.environ.get("PERGOLA_KEEP_TEST_HOST"))
+    if not keep:
+        host.run("scripts/local-host", "destroy")
+    host.run("scripts/up", timeout=1200)
+    yield host
+    if not keep:
+        host.run("scripts/local-host", "destroy")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # noqa: ARG001 - pytest's signature
+    """Add the host's journal to the report of a failed test."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    host = getattr(item, "funcargs", {}).get("local_host")
+    if report.when == "call" and report.failed and host is not None:
+        report.sections.append((f"journal of {host.name}", host.journal()))
