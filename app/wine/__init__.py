@@ -1,0 +1,1 @@
+"""VinoVoyant: tells a wine's country of origin from its tasting note."""

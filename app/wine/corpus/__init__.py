@@ -1,0 +1,1 @@
+"""The starter corpus: notes written for this project, so that a fresh install can train and serve."""
