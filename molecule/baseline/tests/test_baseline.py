@@ -1,0 +1,176 @@
+"""What a host with the baseline does, seen from itself and from its neighbour."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCENARIO = Path(__file__).resolve().parents[1]
+SSH = "ssh -i /root/test-key -o BatchMode=yes -o ConnectTimeout=5 -o StrictHostKeyChecking=no"
+
+
+def address(host: Any) -> str:
+    """Return the address under which a neighbour sees ``host``."""
+    return str(host.check_output("hostname -I").split()[0])
+
+
+def run_part(host: Any, part: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run one task file of the role once more on ``host`` with other variables."""
+    return subprocess.run(
+        [
+            "ansible-playbook",
+            "--inventory",
+            os.environ["MOLECULE_INVENTORY_FILE"],
+            "--limit",
+            host.backend.name,
+            "--extra-vars",
+            json.dumps({"part": part, **variables}),
+            str(SCENARIO / "part.yml"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def visitor(neighbour: Any) -> Any:
+    """Give a host that holds the private key of the test's admin."""
+    key = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "id_ed25519").read_text(encoding="ascii")
+    neighbour.check_output("umask 077 && echo %s > /root/test-key", key.strip())
+    return neighbour
+
+
+@pytest.fixture
+def listener(host: Any) -> Iterator[Any]:
+    """Return a function that makes ``host`` answer on a port."""
+
+    def listen(port: int) -> None:
+        host.run_expect([0], f"systemd-run --quiet --unit=test-listener-{port} nc -lk {port}")
+
+    yield listen
+    host.run_expect([0], "systemctl stop 'test-listener-*'")
+
+
+def test_an_admin_logs_in_with_a_key_and_becomes_root(host: Any, visitor: Any) -> None:
+    assert visitor.check_output(f"{SSH} ada@{address(host)} sudo -n id -un") == "root"
+
+
+def test_a_password_is_not_even_asked_for(host: Any, visitor: Any) -> None:
+    refusal = visitor.run(f"{SSH} -o PubkeyAuthentication=no ada@{address(host)} true")
+    assert refusal.rc == 255
+    assert "Permission denied (publickey)" in refusal.stderr
+
+
+@pytest.mark.parametrize("option", ["MACs=hmac-sha1", "MACs=umac-64@openssh.com"])
+def test_old_algorithms_are_refused(host: Any, visitor: Any, option: str) -> None:
+    # A cipher with its own authentication would leave the MAC out
+    refusal = visitor.run(f"{SSH} -o Ciphers=aes256-ctr -o {option} ada@{address(host)} true")
+    assert "no matching MAC found" in refusal.stderr
+
+
+def test_tunnels_are_refused(host: Any, visitor: Any) -> None:
+    # sshd greets a tunnel to itself with its version, if it lets one through
+    tunnel = visitor.run(f"{SSH} -W 127.0.0.1:22 ada@{address(host)} < /dev/null")
+    assert "SSH-2.0" not in tunnel.stdout
+    assert "administratively prohibited" in tunnel.stderr
+
+
+def test_who_left_has_no_account(host: Any) -> None:
+    assert not host.user("mallory").exists
+
+
+def test_the_firewall_lets_in_what_is_asked_for_and_drops_the_rest(host: Any, neighbour: Any, listener: Any) -> None:
+    for port in (80, 9100, 9999):
+        listener(port)
+    reached = {port for port in (22, 80, 9100, 9999) if neighbour.run(f"nc -zw2 {address(host)} {port}").rc == 0}
+    assert reached == {22, 80, 9100}
+
+
+def test_the_firewall_leaves_loopback_and_outgoing_traffic_alone(host: Any, neighbour: Any, listener: Any) -> None:
+    listener(9999)
+    host.run_expect([0], "nc -zw2 127.0.0.1 9999")
+    host.run_expect([0], f"nc -zw2 {address(neighbour)} 22")
+
+
+def test_the_firewall_never_touches_rules_of_docker(host: Any) -> None:
+    host.run_expect([0], "nft add table ip like_docker && nft 'add chain ip like_docker forward'")
+    for verb in ("reload", "restart", "stop"):
+        host.run_expect([0], f"systemctl {verb} nftables")
+        assert "table ip like_docker" in host.check_output("nft list tables")
+    assert "inet pergola" not in host.check_output("nft list tables")
+    host.run_expect([0], "systemctl start nftables && nft delete table ip like_docker")
+    assert "inet pergola" in host.check_output("nft list tables")
+
+
+def test_a_rule_that_nft_does_not_accept_is_never_installed(host: Any) -> None:
+    before = host.check_output("cat /etc/nftables.conf; nft list table inet pergola")
+    run = run_part(host, "firewall", baseline_firewall_rules=["tcp dprot 9100 accept"])
+    assert run.returncode != 0
+    assert "tcp dprot 9100 accept" in run.stdout, f"the error must show the wrong line:\n{run.stdout}"
+    assert host.check_output("cat /etc/nftables.conf; nft list table inet pergola") == before
+
+
+def test_passwords_stay_while_nobody_has_a_key(host: Any) -> None:
+    keys = "/home/ada/.ssh/authorized_keys"
+    host.run_expect([0], f"mv {keys} /root/kept-keys")
+    try:
+        run = run_part(host, "sshd", baseline_admins=[{"name": "ada"}])
+        assert run.returncode == 0, run.stdout
+        host.run_expect([0], "sshd -T | grep -qx 'passwordauthentication yes'")
+    finally:
+        host.run_expect([0], f"mv /root/kept-keys {keys}")
+    run = run_part(host, "sshd")
+    assert run.returncode == 0, run.stdout
+    host.run_expect([0], "sshd -T | grep -qx 'passwordauthentication no'")
+
+
+def test_only_security_updates_install_themselves(host: Any) -> None:
+    codename = host.system_info.codename
+    trial = host.run_expect([0], "unattended-upgrade --dry-run --debug").stdout
+    assert f"Allowed origins are: origin=Debian,codename={codename}-security,label=Debian-Security, origin=Ubuntu" in trial
+    assert "Initial blacklist: ^postgresql" in trial
+    options = host.check_output("apt-config dump")
+    assert 'Unattended-Upgrade::Automatic-Reboot-Time "04:30";' in options
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in options
+
+
+def test_the_time_servers_are_asked(host: Any) -> None:
+    if host.package("chrony").is_installed:
+        assert "server time.example.org iburst prefer" in host.check_output("chronyd -p -f /etc/chrony/sources.d/pergola.sources")
+    else:
+        assert "NTP=time.example.org" in host.check_output("systemd-analyze cat-config systemd/timesyncd.conf").splitlines()
+    assert host.file("/etc/localtime").linked_to == "/usr/share/zoneinfo/Etc/UTC"
+
+
+def test_the_journal_is_kept_and_every_limit_is_understood(host: Any) -> None:
+    machine = host.check_output("cat /etc/machine-id")
+    assert host.file(f"/var/log/journal/{machine}/system.journal").exists
+    log = host.check_output("journalctl --no-pager --identifier=systemd-journald")
+    assert re.search(r"System Journal .* max 1(\.0)?G", log)
+    assert "60-pergola.conf" not in log, "journald names the file of a line that it does not understand"
+
+
+def test_every_kernel_setting_is_one_that_the_kernel_knows(host: Any) -> None:
+    settings = dict(
+        line.split(" = ")
+        for line in host.check_output("cat /etc/sysctl.d/60-pergola.conf").splitlines()
+        if not line.startswith("#")
+    )
+    assert settings["vm.swappiness"] == "10"
+    unknown = [key for key in settings if not host.file(f"/proc/sys/{key.replace('.', '/')}").exists]
+    # A kernel may be built without Yama; Debian's has it
+    assert unknown in ([], ["kernel.yama.ptrace_scope"])
+
+
+def test_no_unit_has_failed(host: Any) -> None:
+    assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
