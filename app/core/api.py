@@ -32,6 +32,7 @@ READY_SECONDS: Final = 10.0
 NOT_READY: Final = "the app is not ready; its log says why"
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _QUIET: Final = ("/health", "/metrics")
+_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"  # data, never a page; a page says its own
 
 
 def create_api(
@@ -132,9 +133,15 @@ def _add_health(app: FastAPI, settings: Settings, ready: Ready | None) -> None:
             "slot": settings.slot,
             "env": settings.env,
             "uptime_seconds": round(time.time() - started, 1),
+            "requests": int(metrics.total("http_requests", _is_use)),
             "ready": good,
             "checks": details,
         }
+
+
+def _is_use(labels: Mapping[str, str]) -> bool:
+    """Whether a count of requests is of people using the app, not of machines watching it."""
+    return not labels.get("route", "").startswith((*_QUIET, "/docs"))
 
 
 class RequestMiddleware:
@@ -166,7 +173,11 @@ class RequestMiddleware:
             nonlocal status, sent, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = identity
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = identity
+                headers.setdefault("Content-Security-Policy", _POLICY)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Cache-Control", "no-store")
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))
                 whole = not message.get("more_body", False)

@@ -5,7 +5,7 @@ worker answers, sums all of them. Without it the numbers are this process's own.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -74,13 +74,28 @@ def _once(kind: type[M], name: str, labels: Sequence[str], make: Callable[[], M]
     return known
 
 
-def exposition() -> bytes:
-    """Every metric in Prometheus' text format, summed over the workers when there are several."""
+def _summed() -> CollectorRegistry:
+    """A registry with every metric, summed over the workers when there are several."""
     if not _FOLDER:
-        return generate_latest(REGISTRY)
+        return REGISTRY
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, path=_FOLDER)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return registry
+
+
+def exposition() -> bytes:
+    """Every metric in Prometheus' text format."""
+    return generate_latest(_summed())
+
+
+def total(name: str, counts: Callable[[Mapping[str, str]], bool] = lambda _labels: True) -> float:
+    """The sum of a counter over all workers and over the label sets for which `counts` is true."""
+    return sum(
+        sample.value
+        for metric in _summed().collect()
+        for sample in metric.samples
+        if sample.name == f"{name}_total" and counts(sample.labels)
+    )
 
 
 def forget_worker(pid: int) -> None:
