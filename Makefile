@@ -55,7 +55,8 @@ bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 	@scripts/bench
 
 .PHONY: docs
-docs: venv ## Write the roles' README files from their argument_specs
+docs: venv ## Write the roles' README files and docs/MANIFEST.md from their schemas
+	@.venv/bin/python scripts/manifest_doc.py
 	@.venv/bin/python scripts/role_readme.py
 
 .PHONY: clean

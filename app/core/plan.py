@@ -91,7 +91,6 @@ def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[s
         "icon": data["icon"],
         "path": manifest.path,
         "api_prefix": api_prefix(manifest),
-        "folder": str(manifest.folder),
         "user": f"pergola-{name}",
         "state_dir": f"{STATE_DIR}/{name}",
         "root": f"{OPT_DIR}/{name}",
