@@ -66,6 +66,12 @@ def site() -> dict[str, Any]:
     return plan
 
 
+def known_apps() -> list[dict[str, Any]]:
+    """Return the apps of the plan; none on a host that was never configured."""
+    apps: list[dict[str, Any]] = site()["apps"] if SITE.exists() else []
+    return apps
+
+
 def app_plan(name: str) -> dict[str, Any]:
     """Return one app's part of the plan."""
     apps = {app["name"]: app for app in site()["apps"]}
@@ -745,7 +751,7 @@ def finish_drain(app: dict[str, Any], slot: str, why: str) -> dict[str, Any]:
 def pending(options: argparse.Namespace) -> dict[str, Any]:
     """Say for each app what a deploy of these releases would have to do: env, release, live."""
     lacking: dict[str, list[str]] = {}
-    plans = {app["name"]: app for app in site()["apps"]}
+    plans = {app["name"]: app for app in known_apps()}
     for triple in options.releases:
         name, release, env = triple.split(":")
         lacks = []
@@ -773,7 +779,7 @@ def pending(options: argparse.Namespace) -> dict[str, Any]:
 def retire(options: argparse.Namespace) -> dict[str, Any]:
     """Take apps out of service that are not in the list; their data, secrets and releases stay."""
     retired = []
-    for app in site()["apps"]:
+    for app in known_apps():
         if app["name"] in options.keep_apps:
             continue
         with locked(app["name"], options.wait):
