@@ -1,0 +1,1 @@
+"""What every app shares: settings, logs, health, metrics, storage, database, login, and the Streamlit server."""

@@ -1,6 +1,8 @@
 """The FastAPI application every app begins with: request ids, access log, problems, health, metrics.
 
     app = create_api("VinoVoyant", lifespan=lifespan, ready=service.ready)
+
+What it returns is an ordinary FastAPI: add routes, routers and middleware as usual.
 """
 
 import asyncio
@@ -11,12 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
+from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid import uuid4
 
 from app.core import docs, logs, metrics, problems
 from app.core.asgi import believe_nginx, client_address, through_proxy
@@ -97,7 +99,7 @@ async def check_ready(ready: Ready | None) -> tuple[bool, dict[str, Any]]:
                     answer = await answer
     except TimeoutError:
         return False, {"reason": f"no answer within {READY_SECONDS:g} s"}
-    except Exception as error:  # noqa: BLE001 - any reason is the answer
+    except Exception as error:  # any reason is the answer
         log.warning("not ready: %s", error, exc_info=True)
         return False, {"reason": f"{type(error).__name__}: {error}"[:500]}
     return True, dict(answer)
@@ -150,13 +152,12 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, app_name: str, root_path: str = "") -> None:
         self._app = app
         self._root_path = root_path
-        self._requests = metrics.counter(
-            "http_requests", "Requests answered", ("app", "method", "route", "status")
-        )
+        self._requests = metrics.counter("http_requests", "Requests answered", ("app", "method", "route", "status"))
         self._seconds = metrics.histogram("http_request_seconds", "Seconds to answer", ("app", "method", "route"))
         self._name = app_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -219,4 +220,3 @@ class RequestMiddleware:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-

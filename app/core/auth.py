@@ -129,7 +129,9 @@ def router(prefix: str = "/auth") -> APIRouter:
         return LoggedIn(session_token=token, expires_in=SESSION_SECONDS)
 
     @routes.post("/logout", status_code=204, summary="End the session")
-    def logout(request: Request, response: Response, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+    def logout(
+        request: Request, response: Response, bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> None:
         settings = get_settings()
         token = _token(request, bearer, settings)
         if token:
@@ -177,7 +179,9 @@ def log_in(password: str, client: str) -> str:
     with database.session(_url()) as db:
         db.execute(delete(LoginAttempt).where(LoginAttempt.client == client))
         db.execute(delete(AdminSession).where(AdminSession.expires_at < now))
-        db.add(AdminSession(token_sha256=_digest(token), created_at=now, expires_at=now + SESSION_SECONDS, client=client))
+        db.add(
+            AdminSession(token_sha256=_digest(token), created_at=now, expires_at=now + SESSION_SECONDS, client=client)
+        )
     _logins.labels("accepted").inc()
     log.info("admin logged in", extra={"event": "login", "client": client, "attempt": attempt})
     return token

@@ -4,6 +4,8 @@
         answer = api_client().post("/predict", json={"description": text}).json()
     except ApiError as error:
         st.error(str(error))
+
+On a host it uses the API's socket in the same slot, so that screen and API are always of one release.
 """
 
 import sys
@@ -25,7 +27,9 @@ class ApiError(Exception):
     `status` is 0 when there was no answer at all; `request_id` finds the log lines; `problem` is the API's own account.
     """
 
-    def __init__(self, message: str, *, status: int = 0, request_id: str = "", problem: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, request_id: str = "", problem: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.request_id = request_id
@@ -36,6 +40,7 @@ class ApiClient(httpx.Client):
     """An httpx client whose every failure, refused connection or 4xx/5xx alike, is an ApiError."""
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send one request. Raises ApiError."""
         identity = request.headers.setdefault("X-Request-ID", logs.request_id.get() or uuid4().hex)
         if "X-Real-IP" not in request.headers and (visitor := _visitor()):
             request.headers["X-Real-IP"] = visitor
@@ -65,7 +70,9 @@ def _error(response: httpx.Response, identity: str) -> ApiError:
     status = response.status_code
     if status == httpx.codes.TOO_MANY_REQUESTS:
         wait = response.headers.get("retry-after", "")
-        message = f"Too many requests. Please wait {wait} seconds." if wait.isdigit() else "Too many requests. Please wait."
+        message = (
+            f"Too many requests. Please wait {wait} seconds." if wait.isdigit() else "Too many requests. Please wait."
+        )
     elif told.get("detail") and status < httpx.codes.INTERNAL_SERVER_ERROR:
         message = str(told["detail"])
     elif status == httpx.codes.SERVICE_UNAVAILABLE:

@@ -5,6 +5,8 @@
 
     with session(read_only=True) as db:   # readers never wait for a writer
         rows = db.scalars(select(Prediction)).all()
+
+Tables come from migrations (`app.core.migrate`), never from `create_all`.
 """
 
 import sqlite3
@@ -101,8 +103,10 @@ def session(url: str = "", *, read_only: bool = False) -> Iterator[Session]:
 
     `read_only` lets SQLite readers go on while somebody writes; nothing is committed then.
     """
-    with engine(url).connect().execution_options(**{_READ_ONLY: read_only}) as connection:
-        with Session(bind=connection, expire_on_commit=False) as db:
-            yield db
-            if not read_only:
-                db.commit()
+    with (
+        engine(url).connect().execution_options(**{_READ_ONLY: read_only}) as connection,
+        Session(bind=connection, expire_on_commit=False) as db,
+    ):
+        yield db
+        if not read_only:
+            db.commit()

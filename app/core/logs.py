@@ -26,6 +26,7 @@ class JsonFormatter(logging.Formatter):
         self._about = {"app": app, "slot": slot, "release": release}
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line for `record`."""
         line: dict[str, Any] = {
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),

@@ -30,7 +30,9 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Upper bounds in seconds; 2.0 is where the usual latency alarm stands."""
 
-GaugeMode = Literal["all", "liveall", "min", "livemin", "max", "livemax", "sum", "livesum", "mostrecent", "livemostrecent"]
+GaugeMode = Literal[
+    "all", "liveall", "min", "livemin", "max", "livemax", "sum", "livesum", "mostrecent", "livemostrecent"
+]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY: Final = CollectorRegistry()
@@ -69,8 +71,9 @@ def _once(kind: type[M], name: str, labels: Sequence[str], make: Callable[[], M]
     known = _known.get(name)
     if known is None:
         known = _known[name] = make()
-    if not isinstance(known, kind) or tuple(known._labelnames) != tuple(labels):
-        raise ValueError(f"metric {name} exists already as a {type(known).__name__} with labels {known._labelnames}")
+    has = tuple(known._labelnames)  # noqa: SLF001 - nothing public tells
+    if not isinstance(known, kind) or has != tuple(labels):
+        raise ValueError(f"metric {name} exists already as a {type(known).__name__} with labels {has}")
     return known
 
 

@@ -136,7 +136,9 @@ def _check_references(connection: Connection) -> None:
         return
     if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
         tables = ", ".join(sorted({str(row[0]) for row in broken}))
-        raise MigrationError(f"migrations left {len(broken)} rows in {tables} that refer to nothing; nothing was changed")
+        raise MigrationError(
+            f"migrations left {len(broken)} rows in {tables} that refer to nothing; nothing was changed"
+        )
 
 
 def ensure(settings: Settings) -> list[str]:
@@ -160,7 +162,9 @@ def new(app: str, message: str, apps: Path = APPS) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m app.core.migrate", description="Bring the app's database up to date.")
+    parser = argparse.ArgumentParser(
+        prog="python -m app.core.migrate", description="Bring the app's database up to date."
+    )
     parser.add_argument("--check", action="store_true", help="only say what is missing")
     parser.add_argument("--new", metavar="MESSAGE", help="begin a new migration file for the app")
     given = parser.parse_args(arguments)

@@ -133,6 +133,7 @@ class RateLimitMiddleware:
         self._limit = RateLimit(limit, seconds, name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
         if scope["type"] != "http" or scope["path"].startswith(EXEMPT):
             await self._app(scope, receive, send)
             return

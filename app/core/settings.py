@@ -44,20 +44,36 @@ class Settings(BaseSettings):
     Paths are absolute, `base_path` begins and ends with a slash, `api_prefix` has no slash at its end.
     """
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", populate_by_name=True
+    )
 
     app: str = Field(default="", validation_alias=_name("app"), description="name of the app: its folder in app/")
     slot: str = Field(default="", validation_alias=_name("slot"), description="a or b on a host, empty elsewhere")
     release: str = Field(default="dev", validation_alias=_name("release"), description="id of the release being served")
     env: Literal["local", "rehearsal", "staging", "production"] = Field(default="local", validation_alias=_name("env"))
-    base_path: str = Field(default="", validation_alias=_name("base_path"), description="where the app is mounted: /wine/")
-    api_prefix: str = Field(default="", validation_alias=_name("api_prefix"), description="what nginx strips: /wine/api")
-    state_dir: Path = Field(default=Path(), validation_alias=_name("state_dir"), description="the app's writable folder")
-    storage: str = Field(default="", validation_alias=_name("storage"), description="file:///folder or s3://bucket/prefix")
+    base_path: str = Field(
+        default="", validation_alias=_name("base_path"), description="where the app is mounted: /wine/"
+    )
+    api_prefix: str = Field(
+        default="", validation_alias=_name("api_prefix"), description="what nginx strips: /wine/api"
+    )
+    state_dir: Path = Field(
+        default=Path(), validation_alias=_name("state_dir"), description="the app's writable folder"
+    )
+    storage: str = Field(
+        default="", validation_alias=_name("storage"), description="file:///folder or s3://bucket/prefix"
+    )
     database_url: str = Field(default="", validation_alias=_name("database_url"), description="SQLAlchemy URL")
-    api_socket: Path | None = Field(default=None, validation_alias=_name("api_socket"), description="API socket of this slot")
-    api_url: str = Field(default="http://127.0.0.1:8000", validation_alias=_name("api_url"), description="API without a socket")
-    site: Path = Field(default=Path("/etc/pergola/site.json"), validation_alias=_name("site"), description="the derived plan")
+    api_socket: Path | None = Field(
+        default=None, validation_alias=_name("api_socket"), description="API socket of this slot"
+    )
+    api_url: str = Field(
+        default="http://127.0.0.1:8000", validation_alias=_name("api_url"), description="API without a socket"
+    )
+    site: Path = Field(
+        default=Path("/etc/pergola/site.json"), validation_alias=_name("site"), description="the derived plan"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", validation_alias=_name("log_level"))
 
     @model_validator(mode="before")
@@ -113,7 +129,8 @@ def _read(cls: Callable[[], Settings]) -> Settings:
         return cls()
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors(include_input=False)
         )
         raise SettingsError(f"settings are wrong: {problems}. Set them in the environment or in {ENV_FILE}.") from error
 

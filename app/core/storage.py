@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
+from typing_extensions import override  # typing has it from 3.12 on
+
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@,~-]*")
 _MAX_KEY: Final = 512
 _MAX_SEGMENT: Final = 200
@@ -97,7 +99,7 @@ def open_storage(url: str) -> Storage:
     raise StorageError(f"storage {url!r}: expected file:///absolute/folder or s3://bucket/prefix")
 
 
-class FolderStorage:
+class FolderStorage(Storage):
     """Objects as files below one folder. Writes go to a temporary file that is synced and then renamed."""
 
     def __init__(self, root: Path) -> None:
@@ -106,6 +108,7 @@ class FolderStorage:
     def __repr__(self) -> str:
         return f"FolderStorage({str(self.root)!r})"
 
+    @override
     def put(self, key: str, data: bytes | BinaryIO) -> None:
         path = self._path(key)
         work = self.root / _WORK
@@ -125,10 +128,12 @@ class FolderStorage:
                 temporary.unlink(missing_ok=True)
             _sync_folder(path.parent)
 
+    @override
     def get(self, key: str) -> bytes:
         with self.open(key) as file, _folder_errors(key, "read"):
             return file.read()
 
+    @override
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)
         with _folder_errors(key, "read"):
@@ -136,9 +141,11 @@ class FolderStorage:
                 raise NotFound(f"storage has no {key!r}")
             return path.open("rb")
 
+    @override
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
+    @override
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         _check_prefix(prefix)
         top = self.root / prefix.rpartition("/")[0]
@@ -157,6 +164,7 @@ class FolderStorage:
                 found.append(ObjectInfo(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))
         yield from sorted(found, key=lambda info: info.key)
 
+    @override
     def delete(self, key: str) -> None:
         path = self._path(key)
         with _folder_errors(key, "delete"):
@@ -197,7 +205,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class S3Storage:
+class S3Storage(Storage):
     """Objects in a bucket below a prefix. Credentials, region and endpoint are boto3's usual ones."""
 
     def __init__(self, bucket: str, prefix: str = "") -> None:
@@ -210,6 +218,7 @@ class S3Storage:
     def __repr__(self) -> str:
         return f"S3Storage({self.bucket!r}, {self._prefix!r})"
 
+    @override
     def put(self, key: str, data: bytes | BinaryIO) -> None:
         target = self._key(key)
         with self._errors(key, "write"):
@@ -219,10 +228,12 @@ class S3Storage:
                 # a multipart upload becomes visible only when it is complete
                 self._client.upload_fileobj(_KeepOpen(data), self.bucket, target)
 
+    @override
     def get(self, key: str) -> bytes:
         with self._errors(key, "read"):
             return cast(bytes, self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read())
 
+    @override
     def open(self, key: str) -> BinaryIO:
         # closed by the caller; small objects stay in memory
         file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - handed to the caller
@@ -235,6 +246,7 @@ class S3Storage:
         file.seek(0)
         return cast(BinaryIO, file)
 
+    @override
     def exists(self, key: str) -> bool:
         try:
             with self._errors(key, "look for"):
@@ -243,6 +255,7 @@ class S3Storage:
             return False
         return True
 
+    @override
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         _check_prefix(prefix)
         with self._errors(prefix, "list"):
@@ -253,6 +266,7 @@ class S3Storage:
                 for item in page.get("Contents", []):
                     yield ObjectInfo(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"])
 
+    @override
     def delete(self, key: str) -> None:
         with self._errors(key, "delete"):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))

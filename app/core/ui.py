@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final
 # Streamlit counts its sessions itself; this process must not write into the API workers' metric files
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-from starlette.datastructures import Headers, MutableHeaders  # noqa: E402 - see above
-from starlette.responses import JSONResponse, PlainTextResponse  # noqa: E402
-from starlette.types import ASGIApp, Message, Receive, Scope, Send  # noqa: E402
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import logs, manifest  # noqa: E402
-from app.core.asgi import believe_nginx, through_proxy  # noqa: E402
-from app.core.ladder import STREAMLIT_PING_SECONDS  # noqa: E402
-from app.core.settings import Settings, clear_settings, get_settings  # noqa: E402
+from app.core import logs, manifest
+from app.core.asgi import believe_nginx, through_proxy
+from app.core.ladder import STREAMLIT_PING_SECONDS
+from app.core.settings import Settings, clear_settings, get_settings
 
 if TYPE_CHECKING:
     from streamlit.runtime import Runtime
@@ -155,6 +155,7 @@ class Screen:
         self._cookie = f"pergola_slot_{app_name}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
         if scope["type"] in {"http", "websocket"}:
             believe_nginx(scope)
         if scope["type"] != "http":
@@ -173,7 +174,11 @@ class Screen:
         verdict = await self._ready.check()
         # the text of an exception is for the operator on the host, not for a visitor behind nginx
         reason = "the screen does not run; its log says why" if through_proxy(scope) else verdict.reason
-        body: dict[str, Any] = {"status": "ready" if verdict.ready else "not ready", "app": self._app_name, "release": self._release}
+        body: dict[str, Any] = {
+            "status": "ready" if verdict.ready else "not ready",
+            "app": self._app_name,
+            "release": self._release,
+        }
         body |= {"seconds": round(verdict.seconds, 3)} if verdict.ready else {"reason": reason}
         await JSONResponse(body, 200 if verdict.ready else 503, {"Cache-Control": "no-store"})(scope, receive, send)
 
@@ -185,11 +190,20 @@ class Screen:
                 headers = MutableHeaders(scope=message)
                 if secure:
                     message["headers"] = [
-                        (name, value + b"; Secure" if name.lower() == b"set-cookie" and b"secure" not in value.lower() else value)
+                        (
+                            name,
+                            value + b"; Secure"
+                            if name.lower() == b"set-cookie" and b"secure" not in value.lower()
+                            else value,
+                        )
                         for name, value in message["headers"]
                     ]
                     headers = MutableHeaders(scope=message)
-                if self._slot and headers.get("content-type", "").startswith("text/html") and self._slot_of(scope) != self._slot:
+                if (
+                    self._slot
+                    and headers.get("content-type", "").startswith("text/html")
+                    and self._slot_of(scope) != self._slot
+                ):
                     headers.append(
                         "Set-Cookie",
                         f"{self._cookie}={self._slot}; Path={self.base_path}; HttpOnly; SameSite=Lax{secure}",
@@ -263,12 +277,12 @@ async def run_script(runtime: "Runtime | None", script: Path) -> str:
         script_cache=ScriptCache(),
         message_enqueued_callback=None,
         user_info={},
-        on_script_error=lambda error: errors.append(error),
+        on_script_error=errors.append,
     )
     try:
         session.request_rerun(None)
         # a script may ask for reruns, and each run "finishes": only the end of its runner is the end
-        while session._scriptrunner is not None:  # noqa: SLF001 - nothing public tells
+        while session._scriptrunner is not None:  # noqa: ASYNC110, SLF001 - nothing public tells, nothing can be awaited
             await asyncio.sleep(0.02)
         if session.session_state[SCRIPT_RUN_WITHOUT_ERRORS_KEY]:
             return ""
@@ -296,7 +310,9 @@ def __getattr__(name: str) -> "Screen":
 
 def main() -> None:
     """Serve one app's screen on this machine."""
-    parser = argparse.ArgumentParser(prog="python -m app.core.ui", description="Serve an app's Streamlit screen on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m app.core.ui", description="Serve an app's Streamlit screen on this machine."
+    )
     parser.add_argument("name", help="the app: a folder in app/")
     parser.add_argument("--port", type=int, default=8501)
     parser.add_argument("--host", default="127.0.0.1")

@@ -74,7 +74,9 @@ def load(path: Path, *, root: Path = ROOT) -> Site:
     except FileNotFoundError:
         return _from_manifests(root)
     except OSError as error:
-        raise SiteError(f"{path} cannot be read: {error.strerror}. It must be readable by the portal's user.") from error
+        raise SiteError(
+            f"{path} cannot be read: {error.strerror}. It must be readable by the portal's user."
+        ) from error
     try:
         told = json.loads(text)
         return Site(str(told["environment"]), tuple(_app(entry) for entry in told["apps"]))

@@ -208,7 +208,7 @@ class Watcher:
 async def _carefully(what: str, socket: Path, ask: Callable[[], Awaitable[Service]]) -> Service:
     """Ask, and turn every way of not answering into a state."""
     try:
-        if not socket.exists():
+        if not socket.exists():  # noqa: ASYNC240 - a name in a tmpfs: no waiting
             return Service(State.ABSENT, f"{what} has no release on this host yet.")
         return await ask()
     except httpx.TimeoutException:
@@ -221,7 +221,9 @@ async def _carefully(what: str, socket: Path, ask: Callable[[], Awaitable[Servic
 
 async def _ask_api(client: httpx.AsyncClient, app: App) -> Service:
     answer = await client.get("/health/status")
-    if answer.status_code == httpx.codes.NOT_FOUND:  # an ASGI app that is not made with app.core has its own shallow check
+    if (
+        answer.status_code == httpx.codes.NOT_FOUND
+    ):  # an ASGI app that is not made with app.core has its own shallow check
         answer = await client.get(app.health)
         return Service(State.UP) if answer.is_success else Service(State.BROKEN, "The API reports an error.")
     if not answer.is_success:
