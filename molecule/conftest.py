@@ -13,7 +13,7 @@ import testinfra
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "shared" / "callback_plugins"))
-import host_journal  # noqa: E402 - the plugin's folder must be on the path first
+import host_journal
 
 
 def containers() -> list[str]:

@@ -137,7 +137,9 @@ def test_passwords_stay_while_nobody_has_a_key(host: Any) -> None:
 def test_only_security_updates_install_themselves(host: Any) -> None:
     codename = host.system_info.codename
     trial = host.run_expect([0], "unattended-upgrade --dry-run --debug").stdout
-    assert f"Allowed origins are: origin=Debian,codename={codename}-security,label=Debian-Security, origin=Ubuntu" in trial
+    assert (
+        f"Allowed origins are: origin=Debian,codename={codename}-security,label=Debian-Security, origin=Ubuntu" in trial
+    )
     assert "Initial blacklist: ^postgresql" in trial
     options = host.check_output("apt-config dump")
     assert 'Unattended-Upgrade::Automatic-Reboot-Time "04:30";' in options
@@ -146,9 +148,14 @@ def test_only_security_updates_install_themselves(host: Any) -> None:
 
 def test_the_time_servers_are_asked(host: Any) -> None:
     if host.package("chrony").is_installed:
-        assert "server time.example.org iburst prefer" in host.check_output("chronyd -p -f /etc/chrony/sources.d/pergola.sources")
+        assert "server time.example.org iburst prefer" in host.check_output(
+            "chronyd -p -f /etc/chrony/sources.d/pergola.sources"
+        )
     else:
-        assert "NTP=time.example.org" in host.check_output("systemd-analyze cat-config systemd/timesyncd.conf").splitlines()
+        assert (
+            "NTP=time.example.org"
+            in host.check_output("systemd-analyze cat-config systemd/timesyncd.conf").splitlines()
+        )
     assert host.file("/etc/localtime").linked_to == "/usr/share/zoneinfo/Etc/UTC"
 
 

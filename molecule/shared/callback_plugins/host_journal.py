@@ -55,7 +55,7 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "host_journal"
     CALLBACK_NEEDS_ENABLED = True
 
-    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature is Ansible's
         """Show the journal unless the failure was expected."""
         host = result.host.get_name()
         if not ignore_errors and host != "localhost":
