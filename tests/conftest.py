@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from prober.hosts import ContainerHost
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
@@ -71,12 +73,14 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-class LocalHost:
+class LocalHost(ContainerHost):
     """The host that the tests own: a container beside the one of `make up`, with ports of its own."""
 
-    name = "pergola-test"
     https, http = 18443, 18480
     url = f"https://127.0.0.1:{https}"
+
+    def __init__(self) -> None:
+        super().__init__("pergola-test")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -95,7 +99,9 @@ class LocalHost:
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout
         )
         if check and done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}")
+            pytest.fail(
+                f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+            )
         return done
 
     def site(self, *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -104,20 +110,12 @@ class LocalHost:
         port = f"nginx_public_port={self.https}"
         return self.run(playbook, "site.yml", "-i", "inventories/local", "-e", port, *flags, check=check)
 
-    def sh(self, script: str, *, check: bool = True, timeout: float = 300) -> str:
-        """Run a shell script on the host; return its output."""
-        done = subprocess.run(
-            ["docker", "exec", self.name, "sh", "-euc", script],
-            capture_output=True, text=True, check=False, timeout=timeout,
-        )  # fmt: skip
-        if check and done.returncode != 0:
-            pytest.fail(f"on the host: {script}\nended with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-        return done.stdout + ("" if check else done.stderr)
-
     def wait(self, script: str, seconds: float, what: str) -> None:
         """Wait until a script on the host succeeds."""
         deadline = time.monotonic() + seconds
-        while subprocess.run(["docker", "exec", self.name, "sh", "-euc", script], capture_output=True, check=False).returncode:
+        while subprocess.run(
+            ["docker", "exec", self.name, "sh", "-euc", script], capture_output=True, check=False
+        ).returncode:
             if time.monotonic() > deadline:
                 pytest.fail(f"{what} did not come within {seconds:.0f} s\n{self.journal()}")
             time.sleep(0.2)

@@ -28,6 +28,8 @@ def test_scenario(scenario: str) -> None:
         )  # fmt: skip
     if done.returncode != 0:
         text = log.read_text(encoding="utf-8", errors="replace")
-        pytest.fail(f"molecule test -s {scenario} ended with {done.returncode}; the end of {log.relative_to(ROOT)}:\n{text[-8000:]}")
+        pytest.fail(
+            f"molecule test -s {scenario} ended with {done.returncode}; the end of {log.relative_to(ROOT)}:\n{text[-8000:]}"
+        )
     # no subprocess, no test: a scenario whose sequence was emptied must not pass
     assert "converge" in log.read_text(encoding="utf-8", errors="replace")
