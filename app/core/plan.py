@@ -5,6 +5,7 @@ The data flows one way, manifest -> plan -> resources. Roles render the plan; th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,9 +29,9 @@ def build(
     manifests: Sequence[Manifest],
     *,
     environment: str = "local",
-    drain_seconds: int = 900,
-    balancer_idle_seconds: int | None = None,
-    deregistration_seconds: int | None = None,
+    drain_seconds: int | str = 900,
+    balancer_idle_seconds: int | str | None = None,
+    deregistration_seconds: int | str | None = None,
 ) -> dict[str, Any]:
     """Derive the plan of one host.
 
@@ -39,20 +40,23 @@ def build(
         environment: Name of the environment, given to the apps as ``PERGOLA_ENV``.
         drain_seconds: How long an old Streamlit session may live on after a release switch.
         balancer_idle_seconds: Idle timeout of the balancer in front, when there is one with a value of its own.
-        deregistration_seconds: Deregistration delay of the balancer in front, likewise.
+        deregistration_seconds: Deregistration delay of the balancer in front, likewise. Seconds may be text, as
+            ``--extra-vars`` gives them.
 
     Returns:
         Plain data (str, int, list, dict), ready for a template or JSON.
 
     Raises:
-        PlanError: A timeout is out of order, or two locations are the same.
+        PlanError: A timeout is out of order or no number, or two locations are the same.
     """
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", str(environment)):
+        raise PlanError(f"environment: expected a name such as production, got {environment!r}")
     ordered = sorted(manifests, key=lambda manifest: manifest.name)
     rungs = timeouts.compute(
         (manifest.data["limits"]["request_seconds"] for manifest in ordered),
-        drain_seconds=drain_seconds,
-        balancer_idle_seconds=balancer_idle_seconds,
-        deregistration_seconds=deregistration_seconds,
+        drain_seconds=_seconds("drain_seconds", drain_seconds, 900),
+        balancer_idle_seconds=_optional("balancer_idle_seconds", balancer_idle_seconds, 60),
+        deregistration_seconds=_optional("deregistration_seconds", deregistration_seconds, 30),
     )
     locations = sorted(
         (entry for manifest in ordered for entry in _locations(manifest, rungs)),
@@ -69,6 +73,17 @@ def build(
         "maps": [entry for manifest in ordered for entry in _maps(manifest)],
         "ladder": rungs.as_dict(),
     }
+
+
+def _optional(name: str, value: Any, example: int) -> int | None:
+    return None if value is None else _seconds(name, value, example)
+
+
+def _seconds(name: str, value: Any, example: int) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole and not (isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value)):
+        raise PlanError(f"{name}: expected a whole number of seconds such as {example}, got {value!r}")
+    return int(value)
 
 
 def api_prefix(manifest: Manifest) -> str:

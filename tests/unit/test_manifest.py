@@ -762,19 +762,19 @@ def checked(raw: Any) -> None:
 
 
 @given(json_values)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_value_is_a_manifest_or_a_manifest_error(raw: Any) -> None:
     checked(raw)
 
 
 @given(near_manifests())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_near_manifest_is_a_manifest_or_a_manifest_error(raw: Any) -> None:
     checked(raw)
 
 
 @given(st.text(alphabet="abc:-[]{}&*!<>|?#%@'\"\\ \n\t0123_.~xé\x00", max_size=60) | st.text(max_size=30))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_manifest_or_a_manifest_error(tmp_path: Path, text: str) -> None:
     file = tmp_path / "app.yml"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -783,7 +783,7 @@ def test_any_text_is_a_manifest_or_a_manifest_error(tmp_path: Path, text: str) -
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_a_manifest_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "app.yml"
     file.write_bytes(content)
