@@ -17,12 +17,12 @@ import asyncio
 import base64
 import hashlib
 import json
-import os
 import sys
 from collections import Counter
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-SOCKETS = "/run/pergola/sock"
+SOCKETS = Path("/run/pergola/sock")
 MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 seen: Counter[str] = Counter()
 
@@ -48,10 +48,24 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who:
             await asyncio.sleep(float(query["seconds"]))
         elif last == "own":
             more |= {"Content-Security-Policy": "default-src 'none'", "X-Frame-Options": "DENY"}
-        answer = json.dumps({"who": who, "method": method, "target": target, "headers": headers, "body_bytes": len(body), "seen": seen[query.get("key", "")]}).encode()
+        answer = json.dumps(
+            {
+                "who": who,
+                "method": method,
+                "target": target,
+                "headers": headers,
+                "body_bytes": len(body),
+                "seen": seen[query.get("key", "")],
+            }
+        ).encode()
         if last == "app.js":
             answer, more["Content-Type"] = b"/* a script */ let answer = 42;\n" * 200, "text/javascript"
-        lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(answer)}", "Connection: close", *(f"{name}: {value}" for name, value in more.items())]
+        lines = [
+            "HTTP/1.1 200 OK",
+            f"Content-Length: {len(answer)}",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in more.items()),
+        ]
         writer.write("\r\n".join([*lines, "", ""]).encode() + (b"" if method == "HEAD" else answer))
         await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -61,8 +75,12 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, who:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: dict[str, str], who: str) -> None:
-    accept = base64.b64encode(hashlib.sha1((headers["sec-websocket-key"] + MAGIC).encode()).digest()).decode()
-    writer.write(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode())
+    accept = base64.b64encode(
+        hashlib.sha1((headers["sec-websocket-key"] + MAGIC).encode(), usedforsecurity=False).digest()
+    ).decode()
+    writer.write(
+        f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+    )
     while True:
         first, second = await reader.readexactly(2)
         mask = await reader.readexactly(4)
@@ -74,17 +92,21 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heade
         await writer.drain()
 
 
+def clear(slot: str) -> None:
+    SOCKETS.mkdir(parents=True, exist_ok=True)
+    for left in SOCKETS.glob(f"*-{slot}.*.sock"):
+        left.unlink()
+
+
 async def main(slot: str) -> None:
-    os.makedirs(SOCKETS, exist_ok=True)
     servers = []
     for name in ("front.api", "demo.api", "demo.ui"):
         app, _, kind = name.partition(".")
-        path = f"{SOCKETS}/{app}-{slot}.{kind}.sock"
-        if os.path.exists(path):
-            os.unlink(path)
+        path = SOCKETS / f"{app}-{slot}.{kind}.sock"
         who = f"{app}-{slot}.{kind}"
         servers.append(await asyncio.start_unix_server(lambda r, w, who=who: serve(r, w, who), path))
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
+clear(sys.argv[1])
 asyncio.run(main(sys.argv[1]))

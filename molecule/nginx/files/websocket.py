@@ -1,21 +1,30 @@
-"""Opens a WebSocket on this host, sends words, prints what comes back; waits for a line on stdin before the last word when told to.
+"""Opens a WebSocket on this host, sends words, prints what comes back. At the word WAIT it waits for /run/websocket-go.
 
-    websocket.py PATH COOKIE WORD...
+websocket.py PATH COOKIE WORD...
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import sys
+import time
+from pathlib import Path
+
+GO = Path("/run/websocket-go")
 
 path, cookie, *words = sys.argv[1:]
 context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
 with context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=10)) as connection:
-    lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: localhost",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+    ]
     lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", f"Cookie: {cookie}", "", ""]
     connection.sendall("\r\n".join(lines).encode())
     stream = connection.makefile("rb")
@@ -24,8 +33,8 @@ with context.wrap_socket(socket.create_connection(("127.0.0.1", 443), timeout=10
         pass
     for word in words:
         if word == "WAIT":
-            while not os.path.exists("/run/websocket-go"):
-                pass
+            while not GO.exists():
+                time.sleep(0.1)
             continue
         mask = b"\1\2\3\4"
         payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(word.encode()))

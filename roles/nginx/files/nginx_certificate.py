@@ -55,7 +55,9 @@ class Place:
 
 def openssl(*arguments: str | Path) -> str:
     """Run openssl and return what it prints; CertificateError carries its complaint."""
-    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["openssl", *map(str, arguments)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise CertificateError(lines[0] if lines else f"openssl {arguments[0]} failed with status {done.returncode}")
@@ -64,7 +66,14 @@ def openssl(*arguments: str | Path) -> str:
 
 def valid_for(certificate: Path, seconds: int) -> bool:
     """Tell whether the certificate is still valid in so many seconds."""
-    return subprocess.run(["openssl", "x509", "-noout", "-checkend", str(seconds), "-in", certificate], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["openssl", "x509", "-noout", "-checkend", str(seconds), "-in", certificate],
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    )
 
 
 def serial(certificate: Path) -> str:
@@ -75,7 +84,7 @@ def serial(certificate: Path) -> str:
 def names_of(certificate: Path) -> set[str]:
     """Return the names and addresses that the certificate is for."""
     text = openssl("x509", "-noout", "-ext", "subjectAltName", "-in", certificate)
-    found = {name for name in re.findall(r"DNS:([^,\s]+)", text)}
+    found = set(re.findall(r"DNS:([^,\s]+)", text))
     return found | {str(ipaddress.ip_address(address)) for address in re.findall(r"IP Address:([^,\s]+)", text)}
 
 
@@ -91,14 +100,17 @@ def check(certificate: Path, key: Path) -> None:
     try:
         of_key = openssl("pkey", "-pubout", "-in", key, "-passin", "pass:")
     except CertificateError as error:
-        raise CertificateError(f"{key} is not an unencrypted PEM key ({error}); remove a passphrase with: openssl pkey -in KEY -out KEY2") from None
+        raise CertificateError(
+            f"{key} is not an unencrypted PEM key ({error}); remove a passphrase with: openssl pkey -in KEY -out KEY2"
+        ) from None
     if public != of_key:
         raise CertificateError(
             f"the key {key} does not belong to the certificate {certificate}; give the key that the certificate was requested with, "
             "and in a chain put the host's own certificate first"
         )
     if not valid_for(certificate, 0):
-        raise CertificateError(f"the certificate {certificate} has expired ({openssl('x509', '-noout', '-enddate', '-in', certificate).strip()}); give a new one")
+        end = openssl("x509", "-noout", "-enddate", "-in", certificate).strip()
+        raise CertificateError(f"the certificate {certificate} has expired ({end}); give a new one")
 
 
 def stapling(certificate: Path) -> str:
@@ -122,10 +134,15 @@ def install(place: Place, certificate: Path, key: Path) -> bool:
         CertificateError: The pair is wrong, or nginx refuses it. What was in service stays.
     """
     check(certificate, key)
-    files = {"fullchain.pem": certificate.read_bytes(), "privkey.pem": key.read_bytes(), "stapling.conf": stapling(certificate).encode()}
+    files = {
+        "fullchain.pem": certificate.read_bytes(),
+        "privkey.pem": key.read_bytes(),
+        "stapling.conf": stapling(certificate).encode(),
+    }
     name = hashlib.sha256(b"\0".join(files[file] for file in sorted(files))).hexdigest()[:16]
     folder = place.home / name
-    if place.current.is_symlink() and os.readlink(place.current) == name and all((folder / file).is_file() for file in files):
+    previous = place.current.readlink().name if place.current.is_symlink() else None
+    if previous == name and all((folder / file).is_file() for file in files):
         return False
     with contextlib.ExitStack() as undo:
         if not folder.exists():
@@ -138,7 +155,6 @@ def install(place: Place, certificate: Path, key: Path) -> bool:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         _ask_nginx(place, folder)
         undo.pop_all()
-    previous = os.readlink(place.current) if place.current.is_symlink() else None
     link = place.home / ".current"
     link.unlink(missing_ok=True)
     link.symlink_to(name)
@@ -170,24 +186,36 @@ def _ask_nginx(place: Place, folder: Path) -> None:
 
 
 def selfsigned(place: Place, names: Sequence[str], days: int, renew_days: int) -> bool:
-    """Make a self-signed certificate and put it into service, unless the one in service is self-signed, for these names and good for a while."""
+    """Make a self-signed certificate and put it into service, unless there is one for these names that is good for a while.
+
+    Returns:
+        Whether one was made.
+    """
     in_service = place.current / "fullchain.pem"
-    if in_service.is_file() and _is_selfsigned(in_service) and names_of(in_service) == set(names) and valid_for(in_service, renew_days * DAY):
+    if in_service.is_file() and _is_good(in_service, set(names), renew_days):
         return False
     with tempfile.TemporaryDirectory(prefix=".made-", dir=place.home) as scratch:
         certificate, key = Path(scratch, "cert.pem"), Path(scratch, "key.pem")
+        extensions = (
+            f"subjectAltName={','.join(map(_san, names))}",
+            "basicConstraints=critical,CA:FALSE",
+            "keyUsage=critical,digitalSignature",
+            "extendedKeyUsage=serverAuth",
+        )
         openssl(
             *("req", "-x509", "-sha256", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-batch"),
-            *("-days", str(days), "-subj", "/O=Pergola (self-signed)", "-addext", f"subjectAltName={','.join(map(_san, names))}"),
-            *("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth"),
+            *("-days", str(days), "-subj", "/O=Pergola (self-signed)"),
+            *(word for extension in extensions for word in ("-addext", extension)),
             *("-keyout", key, "-out", certificate),
         )
         return install(place, certificate, key)
 
 
-def _is_selfsigned(certificate: Path) -> bool:
-    subject, issuer = (openssl("x509", "-noout", f"-{field}", "-in", certificate).partition("=")[2].strip() for field in ("subject", "issuer"))
-    return subject == issuer
+def _is_good(certificate: Path, names: set[str], days: int) -> bool:
+    """Tell whether the certificate is self-signed, for these names, and valid for so many days more."""
+    said = openssl("x509", "-noout", "-subject", "-issuer", "-in", certificate).splitlines()
+    subject, issuer = (line.partition("=")[2].strip() for line in said)
+    return subject == issuer and names_of(certificate) == names and valid_for(certificate, days * DAY)
 
 
 def _san(name: str) -> str:
@@ -224,7 +252,9 @@ def main(arguments: Sequence[str] | None = None, place: Place | None = None) -> 
         with alone(place):
             if options.command == "selfsigned":
                 missing = not (place.current / "fullchain.pem").is_file()
-                changed = (missing or not options.when_missing) and selfsigned(place, options.names, options.days, options.renew_days)
+                changed = (missing or not options.when_missing) and selfsigned(
+                    place, options.names, options.days, options.renew_days
+                )
             elif options.command == "install":
                 changed = install(place, options.certificate, options.key)
             else:
