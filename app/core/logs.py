@@ -13,9 +13,9 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request being served; empty outside one."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-_THEIRS: Final = ("uvicorn", "uvicorn.error", "gunicorn", "gunicorn.error", "alembic", "streamlit")
+_THEIRS: Final = ("uvicorn", "uvicorn.error", "gunicorn", "gunicorn.error", "streamlit")
 _SILENT: Final = ("uvicorn.access", "gunicorn.access")
-_QUIET: Final = ("httpx", "httpcore", "botocore", "boto3", "s3transfer", "urllib3")
+_QUIET: Final = ("httpx", "httpcore", "botocore", "boto3", "s3transfer", "urllib3", "alembic")
 
 
 class JsonFormatter(logging.Formatter):

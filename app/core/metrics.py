@@ -97,7 +97,7 @@ def total(name: str, counts: Callable[[Mapping[str, str]], bool] = lambda _label
         sample.value
         for metric in _summed().collect()
         for sample in metric.samples
-        if sample.name == f"{name}_total" and counts(sample.labels)
+        if sample.name == f"{name.removesuffix('_total')}_total" and counts(sample.labels)
     )
 
 

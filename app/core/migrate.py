@@ -23,7 +23,6 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -81,8 +80,10 @@ def upgrade(url: str, lines: list[History]) -> list[str]:
                     _run(connection, line)
                     applied += [f"{line.name}: {step}" for step in missing]
             _check_references(connection)
-    except (SQLAlchemyError, CommandError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:500]
+    except MigrationError:
+        raise
+    except Exception as error:  # a migration is ordinary code: anything can happen in it
+        reason = " ".join(str(error.__cause__ or error).split())[:500] or type(error).__name__
         raise MigrationError(
             f"migrations of {at or 'the database'} failed, nothing was changed: {reason}. "
             "Correct the migration (or the database) and run again."
