@@ -65,7 +65,9 @@ def test_a_clock_that_was_set_back_does_not_hide_the_new_version(
     assert load_latest(storage, "wine")[0] == b"new"
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "sidecar-cut", "sidecar-foreign", "sidecar-other-id", "longer"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "missing", "sidecar-cut", "sidecar-foreign", "sidecar-other-id", "longer"]
+)
 def test_a_damaged_version_is_refused_and_the_last_good_one_served(
     storage: FolderStorage, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:

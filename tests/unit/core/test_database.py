@@ -93,10 +93,15 @@ def test_sqlite_is_made_for_many_readers_and_safe_references(url: str) -> None:
 def test_a_block_that_raises_changes_nothing(url: str) -> None:
     with session(url) as db:
         db.execute(text("CREATE TABLE t (id INTEGER)"))
-    with pytest.raises(RuntimeError), session(url) as db:
-        db.execute(text("INSERT INTO t VALUES (1)"))
-        db.execute(text("CREATE TABLE later (id INTEGER)"))
-        raise RuntimeError
+
+    def breaks() -> None:
+        with session(url) as db:
+            db.execute(text("INSERT INTO t VALUES (1)"))
+            db.execute(text("CREATE TABLE later (id INTEGER)"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        breaks()
     with session(url, read_only=True) as db:
         assert db.scalar(text("SELECT count(*) FROM t")) == 0
     assert tables(url) == {"t"}
@@ -135,7 +140,9 @@ def test_a_reader_does_not_wait_for_a_writer(url: str) -> None:
         assert read == [0]
 
 
-@pytest.mark.parametrize(("wrong", "told"), [("nonsense", "expected sqlite"), ("mysql+pymysql://x/y", "mysql is not supported")])
+@pytest.mark.parametrize(
+    ("wrong", "told"), [("nonsense", "expected sqlite"), ("mysql+pymysql://x/y", "mysql is not supported")]
+)
 def test_a_wrong_url_says_what_to_do_and_shows_no_password(wrong: str, told: str) -> None:
     with pytest.raises(DatabaseError, match=told):
         make_engine(wrong)
@@ -143,7 +150,11 @@ def test_a_wrong_url_says_what_to_do_and_shows_no_password(wrong: str, told: str
 
 def test_migrations_apply_once_and_in_order(url: str, lines: list[History]) -> None:
     assert [step.split(",")[0] for step in pending(url, lines)] == ["core: 0001", "demo: 0001", "demo: 0002"]
-    assert upgrade(url, lines) == ["core: 0001, Admin sessions and login attempts.", "demo: 0001, ", "demo: 0002, Add a note."]
+    assert upgrade(url, lines) == [
+        "core: 0001, Admin sessions and login attempts.",
+        "demo: 0001, ",
+        "demo: 0002, Add a note.",
+    ]
     assert {"parent", "child", "pergola_admin_session", "pergola_login_attempt"} <= tables(url)
     assert upgrade(url, lines) == []
     assert pending(url, lines) == []

@@ -52,7 +52,9 @@ def test_what_json_cannot_hold_is_shown_as_text(capsys: pytest.CaptureFixture[st
     assert "object" in str(line["thing"])
 
 
-def test_configuring_twice_prints_once_and_the_servers_own_access_lines_are_gone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuring_twice_prints_once_and_the_servers_own_access_lines_are_gone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     logs.configure()
     logs.configure()
     logging.getLogger("uvicorn.error").warning("once")

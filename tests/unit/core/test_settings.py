@@ -91,10 +91,7 @@ def test_the_app_is_told_from_the_command(command: list[str], tmp_path: Path) ->
     package = tmp_path / "app" / "wine"
     package.mkdir(parents=True)
     show = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom app.core.settings import Settings\nprint(Settings().app)\n"
-    if command[0] == "-m":
-        program = f"import sys; sys.orig_argv = ['python', *{command!r}]\n{show}"
-    else:
-        program = show
+    program = f"import sys; sys.orig_argv = ['python', *{command!r}]\n{show}" if command[0] == "-m" else show
     done = subprocess.run(
         [sys.executable, "-c", program, *command[2:]], capture_output=True, text=True, check=True, cwd=tmp_path, env={}
     )

@@ -146,7 +146,9 @@ def test_whatever_the_key_nothing_leaves_the_folder(tmp_path: Path, key: str) ->
     assert [path.name for path in (tmp_path / "inner").glob("*")] in ([], ["root"])
 
 
-@pytest.mark.parametrize("url", ["", "/folder", "file://host/folder", "file:relative", "s3://", "http://x/y", "s3://b/../c"])
+@pytest.mark.parametrize(
+    "url", ["", "/folder", "file://host/folder", "file:relative", "s3://", "http://x/y", "s3://b/../c"]
+)
 def test_a_wrong_url_says_what_is_expected(url: str, s3_environment: None) -> None:
     with pytest.raises(StorageError, match=r"file:///absolute/folder or s3://bucket/prefix|not allowed"):
         open_storage(url)

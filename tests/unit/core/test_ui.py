@@ -12,6 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import unix_connect
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = """
@@ -45,7 +49,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         root = tmp_path / str(number)
         folder = root / "app" / "hello"
         folder.mkdir(parents=True)
-        (folder / "app.yml").write_text("name: hello\ntitle: Hello\nsummary: Says hello.\nui: {script: app/hello/ui.py}\nlimits: {upload: 3M}\n")
+        (folder / "app.yml").write_text(
+            "name: hello\ntitle: Hello\nsummary: Says hello.\nui: {script: app/hello/ui.py}\nlimits: {upload: 3M}\n"
+        )
         (folder / "ui.py").write_text(textwrap.dedent(script))
         (root / "launch.py").write_text(
             "from pathlib import Path\nfrom app.core import ui\n"
@@ -63,7 +69,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         command = [sys.executable, "-m", "uvicorn", "launch:app", "--uds", str(socket)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
-        client = httpx.Client(transport=httpx.HTTPTransport(uds=str(socket), verify=False), base_url="http://hello", timeout=40)
+        client = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket), verify=False), base_url="http://hello", timeout=40
+        )
         running.append((process, client))
         deadline = time.monotonic() + 40
         while True:
@@ -100,7 +108,9 @@ def test_a_good_script_is_ready_and_pins_the_visitor_to_its_slot(serve: Callable
     served.client.cookies.clear()
     over_tls = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
     moved = served.client.get("/hello/", headers={**over_tls, "Cookie": "pergola_slot_hello=b"})
-    assert moved.headers.get_list("set-cookie") == ["pergola_slot_hello=a; Path=/hello/; HttpOnly; SameSite=Lax; Secure"]
+    assert moved.headers.get_list("set-cookie") == [
+        "pergola_slot_hello=a; Path=/hello/; HttpOnly; SameSite=Lax; Secure"
+    ]
     kept = served.client.get("/hello/", headers={"Cookie": "other=1; pergola_slot_hello=a"})
     assert "set-cookie" not in kept.headers
     config = served.client.get("/hello/_stcore/host-config", headers=over_tls)
@@ -152,3 +162,22 @@ def test_asking_often_runs_the_script_once(serve: Callable[..., Served], tmp_pat
 def test_no_slot_no_cookie(serve: Callable[..., Served]) -> None:
     served = serve(GOOD, slot="")
     assert "set-cookie" not in served.client.get("/hello/").headers
+
+
+def test_a_visitor_gets_the_page_over_a_websocket_and_is_counted(serve: Callable[..., Served]) -> None:
+    served = serve(GOOD)
+    with unix_connect(
+        str(served.socket), "ws://host.example/hello/_stcore/stream", subprotocols=["streamlit"]
+    ) as socket:
+        rerun = BackMsg()
+        rerun.rerun_script.query_string = ""
+        socket.send(rerun.SerializeToString())
+        seen = ""
+        while "Hello" not in seen:
+            seen = str(ForwardMsg.FromString(socket.recv(timeout=20)))
+        sessions = served.client.get("/hello/_stcore/metrics", params={"families": "active_sessions"})
+        assert "active_sessions 1" in sessions.text
+    # a page of another site may not open one
+    evil = {"Origin": "https://evil.example", "X-Forwarded-Proto": "https"}
+    with pytest.raises(InvalidStatus):
+        unix_connect(str(served.socket), "ws://host.example/hello/_stcore/stream", additional_headers=evil)
