@@ -22,7 +22,7 @@ def believe_nginx(scope: Scope) -> None:
 def on_unix_socket(scope: Scope) -> bool:
     """True when the request came over a unix socket: such a server has a path and no port."""
     server = scope.get("server")
-    return bool(server) and server[1] is None and str(server[0]).startswith("/")
+    return server is not None and server[1] is None and str(server[0]).startswith("/")
 
 
 def through_proxy(scope: Scope) -> bool:
