@@ -28,10 +28,11 @@ logconfig_dict = {
             "release": _settings.release,
         },
     },
-    "handlers": {"json": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
-    "root": {"level": _settings.log_level, "handlers": ["json"]},
+    # the name by which logs.configure() finds and replaces it: two handlers would print every line twice
+    "handlers": {"pergola": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+    "root": {"level": _settings.log_level, "handlers": ["pergola"]},
     "loggers": {
-        "gunicorn.error": {"level": "INFO", "handlers": ["json"], "propagate": False},
+        "gunicorn.error": {"level": "INFO", "handlers": ["pergola"], "propagate": False},
         "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": False},
     },
 }

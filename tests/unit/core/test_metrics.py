@@ -114,6 +114,7 @@ def test_workers_add_up_whoever_is_asked_and_whoever_dies(served: Served) -> Non
 
     lines = served.log.read_text().splitlines()
     assert all(line.startswith("{") for line in lines), served.log.read_text()
+    assert sum('"message": "GET /work 200"' in line for line in lines) == 121  # each request is logged once
 
 
 def test_a_limit_holds_over_all_workers(served: Served) -> None:
