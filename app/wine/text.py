@@ -8,7 +8,7 @@ model is served with exactly that.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -56,6 +56,17 @@ def words(folded: str, stem: Callable[[str], str] | None = None) -> list[str]:
     """The words and numbers of a folded text."""
     found = _WORD.findall(folded)
     return [stem(word) for word in found] if stem else found
+
+
+def content_words(found: Iterable[str], stops: frozenset[str]) -> set[str]:
+    """The words that say something: no stop words, numbers or very short ones."""
+    return {word for word in found if word not in stops and len(word) > 2 and word.isalpha()}
+
+
+def coverage_of(found: Iterable[str], known: frozenset[str], stops: frozenset[str]) -> float:
+    """Share of the words that say something which are known; 1 when there are none."""
+    content = content_words(found, stops)
+    return len(content & known) / len(content) if content else 1.0
 
 
 def chunk_label(chunk: str) -> str:

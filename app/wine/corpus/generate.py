@@ -43,7 +43,9 @@ class Wine:
     price: int | None
 
 
-def write_notes(vocabulary: Mapping[str, Any], *, seed: int = SEED, each: int = NOTES_A_COUNTRY) -> list[dict[str, str]]:
+def write_notes(
+    vocabulary: Mapping[str, Any], *, seed: int = SEED, each: int = NOTES_A_COUNTRY
+) -> list[dict[str, str]]:
     """`each` notes for every country of the vocabulary, no two alike, in a shuffled order."""
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
