@@ -6,7 +6,9 @@ one process and in order; long places start first.
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 import subprocess
 import time
 from collections import defaultdict
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from prober.hosts import ContainerHost
@@ -82,6 +85,19 @@ class LocalHost(ContainerHost):
     def __init__(self) -> None:
         super().__init__("pergola-test")
 
+    @functools.cached_property
+    def tls(self) -> ssl.SSLContext:
+        """Return TLS settings that trust the host's own certificate and check its name."""
+        return ssl.create_default_context(cadata=ssl.get_server_certificate(("127.0.0.1", self.https)))
+
+    def get(self, path: str, timeout: float = 60) -> httpx.Response:
+        """GET a path through nginx over a new connection."""
+        return httpx.get(f"{self.url}{path}", verify=self.tls, timeout=timeout)
+
+    def post(self, path: str, body: object, timeout: float = 60) -> httpx.Response:
+        """POST JSON to a path through nginx over a new connection."""
+        return httpx.post(f"{self.url}{path}", json=body, verify=self.tls, timeout=timeout)
+
     @property
     def environment(self) -> dict[str, str]:
         """Environment that makes scripts and playbooks use this host."""
@@ -142,7 +158,7 @@ def local_host() -> Iterator[LocalHost]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # noqa: ARG001 - pytest's signature
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Add the host's journal to the report of a failed test."""
     outcome: Any = yield
     report = outcome.get_result()
