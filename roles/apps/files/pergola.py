@@ -6,6 +6,7 @@ renaming a symlink that nginx connects through; nginx itself is never touched. T
 Streamlit sessions until the last one ends or the drain ceiling is reached.
 
 The state file of an app is the truth; routes and units are made to agree with it. So every command may be killed and run again.
+When the file is lost, the routes say what is live.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import datetime as dt
 import fcntl
+import gzip
 import hashlib
 import http.client
 import json
@@ -28,6 +30,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,9 +64,11 @@ def site() -> dict[str, Any]:
     """Return the derived plan of this host."""
     try:
         plan: dict[str, Any] = json.loads(SITE.read_text(encoding="utf-8"))
+        return {**plan, "apps": list(plan["apps"]), "ladder": dict(plan["ladder"])}
     except FileNotFoundError:
         raise Failure(f"{SITE} is missing; run site.yml on this host first") from None
-    return plan
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(f"{SITE} is damaged ({error}); run site.yml on this host again") from error
 
 
 def known_apps() -> list[dict[str, Any]]:
@@ -84,12 +89,45 @@ def app_plan(name: str) -> dict[str, Any]:
 def read_state(name: str) -> dict[str, Any]:
     """Return the app's state; an app that was never deployed has no live slot."""
     fresh: dict[str, Any] = {"live": None, "previous": None, "slots": {"a": None, "b": None}, "history": []}
+    path = STATE / f"{name}.json"
     try:
-        return {**fresh, **json.loads((STATE / f"{name}.json").read_text(encoding="utf-8"))}
+        state = {**fresh, **json.loads(path.read_text(encoding="utf-8"))}
+        check_state(state)
     except FileNotFoundError:
-        return fresh
-    except ValueError as error:
-        raise Failure(f"{STATE / name}.json is damaged ({error}); remove it and deploy again") from error
+        return {**fresh, **routed_state(name)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(
+            f"{path} is damaged ({error!r}); remove it and deploy again (what serves now is found again from its routes)"
+        ) from error
+    return state
+
+
+def check_state(state: dict[str, Any]) -> None:
+    """Raise when a state lacks what every command relies on."""
+    if state["live"] is not None and state["live"]["slot"] not in ("a", "b"):
+        raise ValueError("no such slot")
+    for entry in (state["live"], *(state["slots"][slot] for slot in ("a", "b"))):
+        if entry is not None:
+            str.strip(entry["release"])
+            str.strip(entry["config"])
+    for entry in state["slots"].values():
+        if entry is not None and entry["state"] == "draining":
+            float(entry["until"])
+    if not isinstance(state["history"], list):
+        raise TypeError("the history is no list")
+
+
+def routed_state(name: str) -> dict[str, Any]:
+    """Return what the routes say is live; nothing when they lead nowhere."""
+    for kind in ("api", "ui"):
+        link = ROUTES / name / kind
+        found = re.fullmatch(rf"{name}-([ab])\.{kind}\.sock", link.readlink().name) if link.is_symlink() else None
+        if found and (OPT / "slots" / f"{name}-{found[1]}").is_symlink():
+            release = (OPT / "slots" / f"{name}-{found[1]}").readlink().name
+            entry = {"release": release, "config": "unknown", "since": now()}
+            slots = {"a": None, "b": None, found[1]: {**entry, "state": "live"}}
+            return {"live": {**entry, "slot": found[1]}, "slots": slots}
+    return {}
 
 
 def write_state(name: str, state: dict[str, Any]) -> None:
@@ -286,19 +324,26 @@ def checked_archive(path: Path, sha256: str | None) -> None:
             )
 
 
+@contextlib.contextmanager
+def readable(archive: Path) -> Iterator[None]:
+    """Say that an archive is damaged, however its reader says so."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Failure(f"{archive} is damaged ({error}); copy it again") from error
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack an archive of regular files into a new folder; anything else in it is refused, so nothing lands outside."""
-    with tarfile.open(archive) as tar:  # Debian 12's tarfile has no extraction filters yet
+    with readable(archive), tarfile.open(archive) as tar:  # Debian 12's tarfile has no extraction filters yet
         for member in tar:
             parts = Path(member.name).parts
-            if member.isdir():
-                continue
             if not member.isreg() or member.name.startswith("/") or ".." in parts or not parts:
                 raise Failure(
                     f"{archive.name} holds {member.name!r}, which is not a plain file inside it; build it again"
                 )
             target = folder / member.name
-            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             source = tar.extractfile(member)
             if source is None:
                 raise Failure(f"{archive.name}: {member.name!r} cannot be read; copy it again")
@@ -313,6 +358,14 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def discard(path: Path) -> None:
+    """Remove a folder that is in its place; killed half-way, what is left does not look whole."""
+    gone = path.with_name(f".{path.name.lstrip('.')}.gone")
+    remove_tree(gone)
+    path.replace(gone)
+    shutil.rmtree(gone)
+
+
 def install_env(name: str, archive: Path, sha256: str | None) -> bool:
     """Make the virtual environment ``name`` from a wheel bundle, offline."""
     target = OPT / "envs" / name
@@ -323,9 +376,7 @@ def install_env(name: str, archive: Path, sha256: str | None) -> bool:
     started = time.monotonic()
     say(f"environment {name}: installing the locked wheels")
     remove_tree(scratch)
-    remove_tree(
-        target
-    )  # without its mark it is what a killed run left; a venv is not relocatable, so it is made in place
+    remove_tree(target)  # it has no mark, so a killed run left it; a venv cannot be moved, so it is made in place
     try:
         unpack(archive, scratch)
         uv = unpack_uv(scratch)
@@ -359,7 +410,7 @@ def install_env(name: str, archive: Path, sha256: str | None) -> bool:
             quiet,
         )
         (target / ".complete").write_text(now(), encoding="utf-8")
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
         remove_tree(target)
         raise Failure(f"environment {name} could not be installed: {error}{disk_hint(error)}") from error
     except Failure:
@@ -396,7 +447,7 @@ def run(command: list[str], env: dict[str, str]) -> None:
     """Run a tool of the installation; a failure shows the end of what it said."""
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        tail = " ".join(done.stderr.split())[-600:]
+        tail = " ".join((done.stderr or done.stdout).split())[-600:]
         raise Failure(f"{Path(command[0]).name} {command[1]} failed: {tail}{disk_hint(OSError(tail))}")
 
 
@@ -407,13 +458,20 @@ def release_dir(name: str, release: str) -> Path:
     return OPT / name / "releases" / release
 
 
+def env_dir(env: str) -> Path:
+    """Return the folder of a virtual environment."""
+    if not re.fullmatch(r"[0-9a-f]{12}", env):
+        raise Failure(f"{env!r} is not an environment id (12 hex digits); take it from what the build printed")
+    return OPT / "envs" / env
+
+
 def install(options: argparse.Namespace) -> dict[str, Any]:
     """Put a release and its environment on this host; nothing is started."""
     app = app_plan(options.app)
-    target = release_dir(options.app, options.release)
-    with locked("install", options.wait):
+    target, env = release_dir(options.app, options.release), env_dir(options.env)
+    with locked("install", options.wait), usual_permissions():
         changed = install_env(options.env, options.env_archive, options.env_sha256) if options.env_archive else False
-        if not (OPT / "envs" / options.env / ".complete").exists():
+        if not (env / ".complete").exists():
             raise Failure(f"environment {options.env} is not on this host; give --env-archive")
         if not (target / "release.json").exists():
             checked_archive(options.archive, options.sha256)
@@ -422,12 +480,12 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
             try:
                 scratch.mkdir(parents=True)
                 unpack(options.archive, scratch)
-                compile_code(scratch, options.env)
-                (scratch / "venv").symlink_to(OPT / "envs" / options.env)
                 verify(scratch, app["name"], options.release, options.env)
+                compile_code(scratch, options.env)
+                (scratch / "venv").symlink_to(env)
                 scratch.replace(target)
                 sync_folder(target.parent)
-            except (OSError, tarfile.TarError) as error:
+            except OSError as error:
                 raise Failure(
                     f"{options.app} {options.release} could not be installed: {error}{disk_hint(error)}"
                 ) from error
@@ -436,6 +494,16 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
             changed = True
             say(f"{options.app} {options.release}: installed")
     return {"changed": changed, "release": options.release}
+
+
+@contextlib.contextmanager
+def usual_permissions() -> Iterator[None]:
+    """Make files that the apps' own users can read, whatever the caller's umask is."""
+    old = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(old)
 
 
 def compile_code(folder: Path, env: str) -> None:
@@ -455,16 +523,31 @@ def compile_code(folder: Path, env: str) -> None:
 
 
 def verify(folder: Path, app: str, release: str, env: str) -> None:
-    """Check every file of an unpacked release against its list."""
-    listed = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-    if (listed["app"], listed["release"], listed["env"]) != (app, release, env):
+    """Check an unpacked release against its list: every file of it, and nothing else."""
+    try:
+        listed = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+        about, files = (listed["app"], listed["release"], listed["env"]), dict(listed["files"])
+    except FileNotFoundError:
+        raise Failure("the archive is not a release: it has no release.json; build it again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(f"the archive is not a release: its release.json is damaged ({error}); build it again") from error
+    if about != (app, release, env):
         raise Failure(
-            f"the archive holds {listed['app']} {listed['release']} for environment {listed['env']}, "
+            f"the archive holds {about[0]} {about[1]} for environment {about[2]}, "
             f"expected {app} {release} for {env}; copy the right one"
         )
-    for name, expected in listed["files"].items():
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-            raise Failure(f"{name} in the release {release} is damaged; build and copy the release again")
+    files["release.env"] = hashlib.sha256(f"PERGOLA_RELEASE={release}\n".encode()).hexdigest()
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - {"release.json"}
+    for name in sorted(found | set(files)):
+        if name not in files:
+            problem = "not in its list"
+        elif name not in found:
+            problem = "missing"
+        elif hashlib.sha256((folder / name).read_bytes()).hexdigest() != files[name]:
+            problem = "damaged"
+        else:
+            continue
+        raise Failure(f"{name} in the release {release} is {problem}; build and copy the release again")
 
 
 # ---------------------------------------------------------------- deploy
@@ -492,7 +575,7 @@ def is_serving(app: dict[str, Any], state: dict[str, Any]) -> bool:
     units = slot_units(app, live["slot"]) + [
         app["slots"][live["slot"]][f"{kind}_socket_unit"] for kind in app["kinds"] if kind != "worker"
     ]
-    return all(line == "active" for line in systemctl("is-active", *units, check=False).splitlines())
+    return systemctl("is-active", *units, check=False).splitlines() == ["active"] * len(units)
 
 
 def prepare(app: dict[str, Any], slot: str, timeout: float) -> None:
@@ -577,13 +660,16 @@ def wait_drained(app: dict[str, Any], state: dict[str, Any], slot: str, options:
         if not held or held["state"] != "draining":
             return
         left = held["until"] - time.time()
+        if left <= 0:  # whatever keeps the drain's own unit from it
+            finish_drain(app, slot, "the ceiling was reached")
+            return
         if systemctl("is-active", drain_unit(app["name"], slot), check=False) not in ("active", "activating"):
             systemctl("start", "--no-block", drain_unit(app["name"], slot))
         if time.monotonic() - told > 10:
             told = time.monotonic()
             say(
-                f"{app['name']}: slot {slot} still has {sessions(app, slot)} live sessions; "
-                f"waiting at most {max(0, left):.0f} s (--cut-sessions ends them now)"
+                f"{app['name']}: slot {slot} still has {counted(sessions(app, slot))}; "
+                f"waiting at most {left:.0f} s (--cut-sessions ends them now)"
             )
         time.sleep(0.3)
 
@@ -710,18 +796,30 @@ def rollback(options: argparse.Namespace) -> dict[str, Any]:
     return deploy(options)
 
 
-def sessions(app: dict[str, Any], slot: str) -> int:
-    """Count the live Streamlit sessions of a slot; 0 when it cannot be asked."""
+def sessions(app: dict[str, Any], slot: str) -> int | None:
+    """Count the live Streamlit sessions of a slot; nothing when it does not answer (a busy one still has its visitors)."""
     if "ui" not in app["kinds"]:
         return 0
+    entry = app["slots"][slot]
     try:
-        status, body = fetch(
-            app["slots"][slot]["ui_socket"], f"{app['path']}_stcore/metrics?families=active_sessions", 3.0
-        )
-    except (OSError, http.client.HTTPException):
+        status, body = fetch(entry["ui_socket"], f"{app['path']}_stcore/metrics?families=active_sessions", 3.0)
+    except (FileNotFoundError, ConnectionRefusedError):
         return 0
-    found = re.search(r"^active_sessions\s+([0-9.]+)", body, re.MULTILINE)
-    return int(float(found[1])) if status == 200 and found else 0
+    except (OSError, http.client.HTTPException):
+        running = systemctl("is-active", entry["ui_unit"], check=False) == "active"
+        return None if running else 0
+    found = re.search(r"^active_sessions\s+(\S+)", body, re.MULTILINE)
+    if status != 200:
+        return None
+    try:
+        return int(float(found[1])) if found else 0
+    except ValueError:
+        return None
+
+
+def counted(count: int | None) -> str:
+    """Say how many sessions there are."""
+    return "sessions that do not answer" if count is None else f"{count} session{'' if count == 1 else 's'}"
 
 
 def drain(options: argparse.Namespace) -> dict[str, Any]:
@@ -736,10 +834,10 @@ def drain(options: argparse.Namespace) -> dict[str, Any]:
             return {"changed": False}
         count = sessions(app, options.slot)
         quiet = quiet + 1 if count == 0 else 0
-        if quiet >= 3 or time.time() >= held["until"]:
-            return finish_drain(
-                app, options.slot, "no session left" if quiet >= 3 else f"the ceiling was reached with {count} sessions"
-            )
+        if quiet >= 3:
+            return finish_drain(app, options.slot, "no session left")
+        if time.time() >= held["until"]:
+            return finish_drain(app, options.slot, f"the ceiling was reached with {counted(count)}")
         time.sleep(1)
 
 
@@ -768,9 +866,11 @@ def pending(options: argparse.Namespace) -> dict[str, Any]:
     lacking: dict[str, list[str]] = {}
     plans = {app["name"]: app for app in known_apps()}
     for triple in options.releases:
+        if triple.count(":") != 2:
+            raise Failure(f"{triple!r} is not of the form app:release:env")
         name, release, env = triple.split(":")
         lacks = []
-        if not (OPT / "envs" / env / ".complete").exists():
+        if not (env_dir(env) / ".complete").exists():
             lacks.append("env")
         if not (release_dir(name, release) / "release.json").exists():
             lacks.append("release")
@@ -817,37 +917,28 @@ def retire(options: argparse.Namespace) -> dict[str, Any]:
 
 def boot(_: argparse.Namespace) -> dict[str, Any]:
     """Start what was live before the host went down; drains are over by then."""
-    started = []
+    started, failed = [], []
     for app in site()["apps"]:
-        state = read_state(app["name"])
-        for slot, held in state["slots"].items():
-            if held and held["state"] != "live":
-                state["slots"][slot] = None
-        write_state(app["name"], state)
-        reconcile(app, state)
-        if state["live"]:
-            start_slot(app, state["live"]["slot"], app["kinds"])
-            started.append(app["name"])
+        try:
+            state = read_state(app["name"])
+            for slot, held in state["slots"].items():
+                if held and held["state"] != "live":
+                    state["slots"][slot] = None
+            write_state(app["name"], state)
+            reconcile(app, state)
+            if state["live"]:
+                start_slot(app, state["live"]["slot"], app["kinds"])
+                started.append(app["name"])
+        except Failure as error:
+            failed.append(f"{app['name']}: {error}")  # the others start all the same
+    if failed:
+        raise Failure("\n".join(failed))
     return {"changed": bool(started), "started": started}
 
 
 def status(options: argparse.Namespace) -> dict[str, Any]:
     """Say what is live, since when, whether it answers, and what else is on the host."""
-    rows = []
-    for app in site()["apps"]:
-        state = read_state(app["name"])
-        live = state["live"] or {}
-        held = {slot: entry for slot, entry in state["slots"].items() if entry and entry["state"] == "draining"}
-        rows.append(
-            {
-                "app": app["name"],
-                "path": app["path"],
-                "state": "never deployed" if not live else "serving" if is_serving(app, state) else "DOWN",
-                **{key: live.get(key) for key in ("release", "slot", "since")},
-                "previous": state["previous"],
-                "draining": [f"{slot} ({sessions(app, slot)} sessions)" for slot in held],
-            }
-        )
+    rows = [status_of(app) for app in site()["apps"]]
     if not options.json:
         columns = {"app": 12, "state": 15, "release": 13, "slot": 5, "since": 21, "previous": 13, "draining": 0}
         print(" ".join(f"{name:<{width}}" for name, width in columns.items()))
@@ -855,6 +946,24 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
             cells = {**row, "draining": ", ".join(row["draining"])}
             print(" ".join(f"{cells[name] or '-':<{width}}" for name, width in columns.items()).rstrip())
     return {"apps": rows, "changed": False}
+
+
+def status_of(app: dict[str, Any]) -> dict[str, Any]:
+    """Say what one app is doing."""
+    row: dict[str, Any] = {"app": app["name"], "path": app["path"], "draining": []}
+    try:
+        state = read_state(app["name"])
+    except Failure as error:
+        return {**row, **dict.fromkeys(("release", "slot", "since", "previous")), "state": str(error)}
+    live = state["live"] or {}
+    held = [slot for slot, entry in state["slots"].items() if entry and entry["state"] == "draining"]
+    return {
+        **row,
+        "state": "never deployed" if not live else "serving" if is_serving(app, state) else "DOWN",
+        **{key: live.get(key) for key in ("release", "slot", "since")},
+        "previous": state["previous"],
+        "draining": [f"{slot} ({counted(sessions(app, slot))})" for slot in held],
+    }
 
 
 def releases(options: argparse.Namespace) -> dict[str, Any]:
@@ -896,7 +1005,7 @@ def prune_app(app: dict[str, Any], state: dict[str, Any], keep: int) -> list[str
     gone = []
     for path in kept_releases(app["name"])[keep:]:
         if path.name not in held:
-            shutil.rmtree(path)
+            discard(path)
             gone.append(path.name)
     return gone
 
@@ -908,10 +1017,12 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
         for app in site()["apps"]:
             with locked(app["name"], options.wait):
                 gone += prune_app(app, read_state(app["name"]), options.keep)
+                for left in (OPT / app["name"] / "releases").glob(".*.gone"):
+                    remove_tree(left)
         used = {link.readlink().name for link in OPT.glob("*/releases/*/venv")}
         for env in (OPT / "envs").glob("*"):
             if env.name not in used:
-                shutil.rmtree(env)
+                discard(env)
                 gone.append(f"env {env.name}")
     return {"changed": bool(gone), "removed": gone}
 
@@ -925,7 +1036,14 @@ def secret(options: argparse.Namespace) -> dict[str, Any]:
             raise Failure(
                 f"{options.app} has no secret {options.name!r}; its manifest names: {', '.join(names) or 'none'}"
             )
-        print((SECRETS / options.app / options.name).read_text(encoding="utf-8"), end="" if options.json else "\n")
+        try:
+            text = (SECRETS / options.app / options.name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise Failure(
+                f"the secret {options.name} of {options.app} was not made yet; "
+                f"`pergola secret {options.app}` makes what is missing"
+            ) from None
+        print(text, end="" if options.json else "\n")
         return {"changed": False}
     made = []
     folder = SECRETS / options.app
@@ -935,12 +1053,21 @@ def secret(options: argparse.Namespace) -> dict[str, Any]:
             handle = os.open(folder / f".{name}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(secrets.token_urlsafe(24))
+                stream.flush()
+                os.fsync(stream.fileno())
             (folder / f".{name}.new").replace(folder / name)
             made.append(name)
     return {"changed": bool(made), "made": made}
 
 
 # ---------------------------------------------------------------- command line
+
+
+def count(text: str) -> int:
+    """Read a number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number such as 5, got {text!r}")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -956,7 +1083,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to wait for another run on the same app (default %(default)s)",
     )
-    common.add_argument("--keep", type=int, default=5, metavar="N", help="releases to keep (default %(default)s)")
+    common.add_argument("--keep", type=count, default=5, metavar="N", help="releases to keep (default %(default)s)")
     move = argparse.ArgumentParser(add_help=False)
     move.add_argument(
         "--timeout",
@@ -1020,10 +1147,11 @@ def main() -> int:
         return 1
     try:
         result = options.function(options)
-    except Failure as error:
+    except (Failure, OSError) as error:
+        text = str(error) if isinstance(error, Failure) else f"{error}{disk_hint(error)}"
         if options.json:
-            print(json.dumps({"changed": False, "failed": True, "msg": str(error)}))
-        print(f"pergola: {error}", file=sys.stderr)
+            print(json.dumps({"changed": False, "failed": True, "msg": text}))
+        print(f"pergola: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"pergola: interrupted ({error or 'Ctrl-C'}); run the same command again to finish", file=sys.stderr)
