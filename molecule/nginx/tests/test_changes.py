@@ -170,5 +170,6 @@ def test_the_way_back_leaves_nothing_behind(site: Any) -> None:
         "echo | openssl s_client -connect 127.0.0.1:443 2>/dev/null | openssl x509 -noout -issuer"
     )
     assert site.status("ls /etc/letsencrypt/renewal/pergola.conf")[0] != 0
+    assert site.status("ls /etc/nginx/pergola/tls/given")[0] != 0
     kept = site.sh("find /etc/nginx/pergola/tls -mindepth 1 -maxdepth 1 -type d -name '????????????????'").split()
     assert len(kept) == 2, "the certificate in service and the one before"
