@@ -18,9 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from prober.hosts import ContainerHost  # noqa: E402 - the project's folder must be on the path first
-from prober.process import ProbeProcess  # noqa: E402
-from prober.report import table  # noqa: E402
+from prober.hosts import ContainerHost
+from prober.process import ProbeProcess
+from prober.report import table
 
 
 def say(text: str) -> None:
@@ -87,17 +87,10 @@ def main() -> int:
         if what == "slots":
             lost += int(report["failed"]) + int(report["sockets_cut"])
         p99 = {phase["name"]: phase["p99_ms"] for phase in report["phases"]}
+        numbers = [report["sent"], report["failed"], report["longest_gap_seconds"]]
+        latencies = [p99.get(phase) for phase in ("before", "during", "after")]
         rows.append(
-            [
-                what,
-                report["sent"],
-                report["failed"],
-                report["longest_gap_seconds"],
-                p99.get("before"),
-                p99.get("during"),
-                p99.get("after"),
-            ]
-            + [report["sockets_opened"], report["sockets_cut"], f"{report['seconds']:.1f}"]
+            [what, *numbers, *latencies, report["sockets_opened"], report["sockets_cut"], f"{report['seconds']:.1f}"]
         )
         for failure, count in report["failures"].items():
             say(f"  {count} x {failure}")
