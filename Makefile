@@ -26,6 +26,10 @@ status: ## What is live on that host
 logs: ## The last lines of its apps and nginx
 	@scripts/local-host logs
 
+.PHONY: rollback
+rollback: ## Make an app's previous release live again: make rollback app=wine
+	@scripts/local-host rollback $(app) $(release)
+
 .PHONY: shell
 shell: ## A root shell on that host
 	@scripts/local-host shell
