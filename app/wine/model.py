@@ -1,7 +1,8 @@
 """The trained model: answers, abstains and explains with NumPy alone, and is stored as arrays (never a pickle).
 
-The answer is `softmax(scores / temperature + offsets + variety_weight * variety evidence)`. Scores are linear in the features,
-so the explanation is exact: what the terms of a note push, plus the constants, is the logit of the answer.
+The answer is `softmax(reach * scores / temperature + offsets + variety_weight * variety evidence)`. `reach` grows from 0 towards 1
+with the words that the model knows, so that three words are never answered as surely as a whole note. Scores are linear in the
+features, so the explanation is exact: what the terms of a note push, plus the constants, is the logit of the answer.
 """
 
 import io
@@ -79,6 +80,7 @@ class WineModel:
     with_variety: Calibration
     known_words: frozenset[str]
     stop_words: frozenset[str]
+    shrink: float
     min_coverage: float
     probes: list[Probe] = field(default_factory=list)
     table: Table | None = None
@@ -98,7 +100,7 @@ class WineModel:
             return Prediction(None, reason, 0.0, [], [])
         occurrences = self.vectoriser.transform(document)
         evidence = self.evidence_of(variety)
-        probabilities = self._probabilities(occurrences, evidence)
+        probabilities = self._probabilities(document, occurrences, evidence)
         order = np.argsort(-probabilities, kind="stable")
         best = int(order[0])
         top = [(self.classes[index], float(probabilities[index])) for index in order[:top_k]]
@@ -114,7 +116,8 @@ class WineModel:
 
     def probabilities(self, description: str, variety: str | None = None) -> Doubles:
         """Probability of every class, without abstaining."""
-        return self._probabilities(self.vectoriser.transform(self.reader.read(description)), self.evidence_of(variety))
+        document = self.reader.read(description)
+        return self._probabilities(document, self.vectoriser.transform(document), self.evidence_of(variety))
 
     def explain(self, description: str, variety: str | None, country: str) -> tuple[dict[str, float], float]:
         """What every term pushes towards `country`, and the constant; their sum is its logit against the average country."""
@@ -122,7 +125,7 @@ class WineModel:
         evidence = self.evidence_of(variety)
         index = self.classes.index(country)
         calibration = self.plain if evidence is None else self.with_variety
-        constant = self.bias / calibration.temperature + calibration.offsets
+        constant = self.bias * self._reach(document) / calibration.temperature + calibration.offsets
         terms = self._explain(document, self.vectoriser.transform(document), evidence, variety or "", index)
         return terms, float(constant[index] - constant.mean())
 
@@ -154,16 +157,22 @@ class WineModel:
                     f"got {self.classes[int(got.argmax())]} at {got.max():.4f}"
                 )
 
-    def _probabilities(self, occurrences: Occurrences, evidence: Doubles | None) -> Doubles:
-        scores = np.asarray(occurrences.values @ self.weights[occurrences.ids] + self.bias, dtype=np.float64)
-        return calibrate(scores[None, :], self.plain if evidence is None else self.with_variety, evidence)[0]
+    def _reach(self, document: Document) -> float:
+        known = len(content_words(document.words, self.stop_words) & self.known_words)
+        return float(reach(np.array([known], dtype=np.float64), self.shrink)[0, 0])
+
+    def _probabilities(self, document: Document, occurrences: Occurrences, evidence: Doubles | None) -> Doubles:
+        scores = (occurrences.values @ self.weights[occurrences.ids] + self.bias) * self._reach(document)
+        calibration = self.plain if evidence is None else self.with_variety
+        probabilities: Doubles = calibrate(scores[None, :], calibration, evidence)[0]
+        return probabilities
 
     def _explain(
         self, document: Document, occurrences: Occurrences, evidence: Doubles | None, variety: str, index: int
     ) -> dict[str, float]:
         calibration = self.plain if evidence is None else self.with_variety
         rows = self.weights[occurrences.ids]
-        push = (rows[:, index] - rows.mean(axis=1)) / calibration.temperature
+        push = (rows[:, index] - rows.mean(axis=1)) * self._reach(document) / calibration.temperature
         each = np.bincount(
             occurrences.term, weights=push[occurrences.position] * occurrences.share, minlength=len(document.terms)
         )
@@ -178,6 +187,12 @@ class WineModel:
 
     def _worth_showing(self, term: str) -> bool:
         return term.startswith("variety: ") or not all(word in self.stop_words for word in term.split())
+
+
+def reach(known: Doubles, shrink: float) -> Doubles:
+    """How far a note with so many known words reaches, as a column: `known / (known + shrink)`, and 1 when nothing shrinks."""
+    column: Doubles = (known / (known + shrink) if shrink else np.ones_like(known))[:, None]
+    return column
 
 
 def calibrate(scores: Doubles, calibration: Calibration, evidence: Doubles | None = None) -> Doubles:
@@ -197,6 +212,7 @@ def to_bytes(model: WineModel) -> bytes:
         "format": FORMAT,
         "classes": model.classes,
         "backend": model.backend.as_dict(),
+        "shrink": model.shrink,
         "min_coverage": model.min_coverage,
         "probes": [vars(probe) for probe in model.probes],
     }
@@ -270,6 +286,7 @@ def _assemble(arrays: Mapping[str, npt.NDArray[Any]]) -> WineModel:
         with_variety=_unpack(arrays["with_variety"]),
         known_words=frozenset(_unlines(arrays["known_words"])),
         stop_words=frozenset(_unlines(arrays["stop_words"])),
+        shrink=float(header["shrink"]),
         min_coverage=float(header["min_coverage"]),
         probes=[Probe(**probe) for probe in header["probes"]],
         table=Table.from_arrays(arrays),

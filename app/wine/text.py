@@ -63,12 +63,6 @@ def content_words(found: Iterable[str], stops: frozenset[str]) -> set[str]:
     return {word for word in found if word not in stops and len(word) > 2 and word.isalpha()}
 
 
-def coverage_of(found: Iterable[str], known: frozenset[str], stops: frozenset[str]) -> float:
-    """Share of the words that say something which are known; 1 when there are none."""
-    content = content_words(found, stops)
-    return len(content & known) / len(content) if content else 1.0
-
-
 def chunk_label(chunk: str) -> str:
     """A stretch between spaces as people would name it: `cherry,` is `cherry`."""
     return _EDGES.sub("", chunk) or chunk

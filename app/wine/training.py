@@ -5,9 +5,10 @@ fitted on predictions for notes that their model had not seen, and is itself mea
 """
 
 import platform
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
@@ -20,8 +21,8 @@ from app.wine.analytics import make_table
 from app.wine.counting import Counts, Weighting, count
 from app.wine.dataset import Dataset, Review, read_starter
 from app.wine.features import Doubles, Reader
-from app.wine.model import Calibration, Probe, WineModel, calibrate
-from app.wine.text import Backend, coverage_of, fold, stop_words
+from app.wine.model import Calibration, Probe, WineModel, calibrate, reach
+from app.wine.text import Backend, content_words, fold, stop_words
 
 FOLDS: Final = 5
 SEED: Final = 7
@@ -29,8 +30,12 @@ SEED: Final = 7
 INVERSE_REGULARISATION: Final = 10.0
 """C of the logistic regression."""
 
-BALANCE: Final = 1.0
-"""Weight of a note: (notes / (classes * notes of its class)) to this power; 1 is "balanced"."""
+BALANCE: Final = 1.5
+"""Weight of a note: (notes / (classes * notes of its class)) to this power; 1 is scikit-learn's "balanced".
+
+Above 1 the rare countries shape the weights more; the calibration's offsets take back what is too much. Measured on real reviews:
+with 1.5 the note alone gains .003 accuracy and .014 macro-F1 over 1.
+"""
 
 PRIOR_WEIGHT: Final = 0.1
 """Weight of a starter note beside a real one: they teach grape and place names that a small collection has not met."""
@@ -44,8 +49,11 @@ ROTATE_BELOW: Final = 3_000
 MIN_NOTES: Final = FOLDS
 """A country needs this many notes, one for each fold."""
 
+SHRINKS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""What is tried for the shrinking of answers to short notes, see `app.wine.model.reach`."""
+
+_CLIP_WORDS: Final = (2, 10)
 _SMOOTHING: Final = 0.3
-_OFFSET_PENALTY: Final = 0.02
 _COVERAGE: Final = (0.25, 0.4)
 _COVERAGE_QUANTILE: Final = 0.002
 _PROBES: Final = 5
@@ -131,11 +139,18 @@ class Fitted:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """For every note what a model that had not seen it says; `fold` is the fold it was held out in."""
+    """For every note what a model that had not seen it says; `fold` is the fold it was held out in.
+
+    `known` and `content` count its different words that say something: those the model knows, and all. `clip_scores` and
+    `clip_known` are the same for a few words cut out of the note.
+    """
 
     scores: Doubles
     evidence: Doubles
-    coverage: Doubles
+    known: Doubles
+    content: Doubles
+    clip_scores: Doubles
+    clip_known: Doubles
     fold: Labels
 
 
@@ -144,34 +159,43 @@ def train(dataset: Dataset, options: Options | None = None, progress: Progress |
 
     `progress` is called with the share done (0 to 1) and a sentence.
     """
-    options = options or Options()
-    tell: Progress = progress or (lambda _share, _sentence: None)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with scikit-learn, which serving never needs
+
+    with threadpool_limits(1):  # the matrices are small: threads would only wait for each other
+        return _train(dataset, options or Options(), progress or (lambda _share, _sentence: None))
+
+
+def _train(dataset: Dataset, options: Options, tell: Progress) -> Trained:
     reviews, classes, dropped = usable(dataset.reviews)
     tell(0.02, f"reading {len(reviews)} notes from {len(classes)} countries")
     stops, stop_source = stop_words()
     backend = Backend(stemmer=options.stemmer, stop_words=stop_source)
     reader = Reader(backend)
     prior = starter_prior(dataset, classes) if options.prior else []
-    everything = read_notes([*reviews, *prior], classes, reader, starters=len(prior))
-    notes = np.arange(len(reviews))
-    labels = everything.labels[notes]
+    everything = read_notes(reviews, prior, classes, reader, options.seed)
+    labels = everything.labels[: len(reviews)]
+    fixed = np.arange(len(reviews), len(reviews) + len(prior))
     tell(0.15, "weights: held-out folds")
     held = hold_out(
         everything,
-        len(reviews),
+        np.arange(len(reviews)),
+        fixed,
         len(classes),
         stops,
         options,
         lambda done: tell(0.15 + 0.60 * done, f"fold {done * options.folds:.0f} of {options.folds} done"),
     )
     tell(0.75, "calibrating")
-    plain = fit_calibration(held.scores, None, labels)
-    with_variety = fit_calibration(held.scores, held.evidence, labels)
+    shrink = fit_shrink(held, labels)
+    scores = held.scores * reach(held.known, shrink)
+    plain = fit_calibration(scores, None, labels)
+    with_variety = fit_calibration(scores, held.evidence, labels)
     measured = {
-        "with_variety": quality.measure(cross_calibrated(held, labels, use_variety=True), labels, classes),
-        "note_only": quality.measure(cross_calibrated(held, labels, use_variety=False), labels, classes),
+        "with_variety": quality.measure(cross_calibrated(held, labels, shrink, use_variety=True), labels, classes),
+        "note_only": quality.measure(cross_calibrated(held, labels, shrink, use_variety=False), labels, classes),
     }
     tell(0.80, "fitting on all notes")
+    everything = everything.part(np.arange(len(reviews) + len(prior)))
     fitted = fit(everything, len(classes))
     tell(0.95, "test predictions and report")
     low, high = _COVERAGE
@@ -187,7 +211,10 @@ def train(dataset: Dataset, options: Options | None = None, progress: Progress |
         with_variety=with_variety,
         known_words=everything.vocabulary(),
         stop_words=stops,
-        min_coverage=float(np.clip(np.quantile(held.coverage, _COVERAGE_QUANTILE), low, high)),
+        shrink=shrink,
+        min_coverage=float(
+            np.clip(np.quantile(held.known / np.maximum(held.content, 1), _COVERAGE_QUANTILE), low, high)
+        ),
         table=make_table(reviews),
     )
     model.probes.extend(_probes(model, reviews))
@@ -214,6 +241,7 @@ def train(dataset: Dataset, options: Options | None = None, progress: Progress |
             "temperature": round(plain.temperature, 4),
             "temperature_with_variety": round(with_variety.temperature, 4),
             "variety_weight": round(with_variety.variety_weight, 4),
+            "shrink": shrink,
         },
         "min_coverage": round(model.min_coverage, 3),
         "backend": backend.as_dict(),
@@ -238,19 +266,32 @@ def usable(reviews: Sequence[Review]) -> tuple[list[Review], list[str], dict[str
     return [review for review in reviews if review.country in chosen], classes, dropped
 
 
-def read_notes(reviews: Sequence[Review], classes: Sequence[str], reader: Reader, *, starters: int = 0) -> Corpus:
-    """These reviews ready for fitting; the last `starters` of them have the weight of the prior."""
+def read_notes(
+    reviews: Sequence[Review], prior: Sequence[Review], classes: Sequence[str], reader: Reader, seed: int
+) -> Corpus:
+    """Ready for fitting: these reviews, then the prior's with their small weight, then a clip of each of these reviews."""
     index = {name: place for place, name in enumerate(classes)}
-    documents = [reader.read(review.description) for review in reviews]
-    weights = np.ones(len(reviews))
-    weights[len(reviews) - starters :] = PRIOR_WEIGHT
+    rng = random.Random(seed)  # noqa: S311 - which words are cut out is no secret
+    clipped = [replace(review, description=_clip(review.description, rng)) for review in reviews]
+    rows = [*reviews, *prior, *clipped]
+    documents = [reader.read(review.description) for review in rows]
+    weights = np.ones(len(rows))
+    weights[len(reviews) : len(reviews) + len(prior)] = PRIOR_WEIGHT
     return Corpus(
         count(document.features for document in documents),
         [document.words for document in documents],
-        np.array([index[review.country] for review in reviews], dtype=np.int64),
-        [review.variety for review in reviews],
+        np.array([index[review.country] for review in rows], dtype=np.int64),
+        [review.variety for review in rows],
         weights,
     )
+
+
+def _clip(text: str, rng: random.Random) -> str:
+    """A few words in a row from anywhere in the text."""
+    found = text.split()
+    size = rng.randint(*_CLIP_WORDS)
+    start = rng.randint(0, max(0, len(found) - size))
+    return " ".join(found[start : start + size])
 
 
 def starter_prior(dataset: Dataset, classes: Sequence[str]) -> list[Review]:
@@ -269,23 +310,52 @@ def folds_of(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Labels, La
 
 
 def hold_out(
-    corpus: Corpus, notes: int, classes: int, stops: frozenset[str], options: Options, done: Callable[[float], None]
+    corpus: Corpus,
+    notes: Labels,
+    fixed: Labels,
+    classes: int,
+    stops: frozenset[str],
+    options: Options,
+    done: Callable[[float], None],
 ) -> HeldOut:
-    """Scores of every one of the first `notes` by a model fitted without its fold; what follows is fitted in every fold."""
-    always = np.arange(notes, len(corpus))
-    scores, evidence = np.zeros((notes, classes)), np.zeros((notes, classes))
-    coverage, fold_of = np.ones(notes), np.zeros(notes, dtype=np.int64)
-    for number, (inside, outside) in enumerate(folds_of(corpus.labels[:notes], options.folds, options.seed)):
-        learnt = corpus.part(np.concatenate((inside, always)))
-        held = corpus.part(outside)
+    """What models say about the rows `notes`, each by one fitted without its fold; the rows `fixed` are in every fit."""
+    size = len(notes)
+    out = HeldOut(
+        scores=np.zeros((size, classes)),
+        evidence=np.zeros((size, classes)),
+        known=np.zeros(size),
+        content=np.zeros(size),
+        clip_scores=np.zeros((size, classes)),
+        clip_known=np.zeros(size),
+        fold=np.zeros(size, dtype=np.int64),
+    )
+    reviews = (len(corpus) - len(fixed)) // 2  # reviews, fixed rows, clips of the reviews
+    for number, (inside, outside) in enumerate(folds_of(corpus.labels[notes], options.folds, options.seed)):
+        learnt = corpus.part(np.concatenate((notes[inside], fixed)))
+        held, clips = corpus.part(notes[outside]), corpus.part(notes[outside] + reviews + len(fixed))
         fitted = fit(learnt, classes)
-        known = learnt.vocabulary()
-        scores[outside] = fitted.scores(held)
-        evidence[outside] = fitted.evidence_of(held.varieties)
-        coverage[outside] = [coverage_of(words, known, stops) for words in held.words]
-        fold_of[outside] = number
+        vocabulary = learnt.vocabulary()
+        out.scores[outside] = fitted.scores(held)
+        out.evidence[outside] = fitted.evidence_of(held.varieties)
+        out.clip_scores[outside] = fitted.scores(clips)
+        out.content[outside] = [len(content_words(words, stops)) for words in held.words]
+        out.known[outside] = [len(content_words(words, stops) & vocabulary) for words in held.words]
+        out.clip_known[outside] = [len(content_words(words, stops) & vocabulary) for words in clips.words]
+        out.fold[outside] = number
         done((number + 1) / options.folds)
-    return HeldOut(scores, evidence, coverage, fold_of)
+    return out
+
+
+def fit_shrink(held: HeldOut, labels: Labels) -> float:
+    """How much the answers to short notes must shrink so that they, too, mean what they say (minimum log-loss)."""
+
+    def loss(shrink: float) -> float:
+        calibration = fit_calibration(held.scores * reach(held.known, shrink), None, labels)
+        whole = calibrate(held.scores * reach(held.known, shrink), calibration)
+        clips = calibrate(held.clip_scores * reach(held.clip_known, shrink), calibration)
+        return quality.log_loss(whole, labels) + quality.log_loss(clips, labels)
+
+    return min(SHRINKS, key=loss)
 
 
 def fit(notes: Corpus, classes: int) -> Fitted:
@@ -311,7 +381,6 @@ def fit_calibration(scores: Doubles, evidence: Doubles | None, labels: Labels) -
         calibration = unpack(values)
         probabilities = calibrate(scores, calibration, evidence)
         value = -np.log(np.maximum(probabilities[rows, labels], 1e-12)).mean()
-        value += _OFFSET_PENALTY * float(calibration.offsets @ calibration.offsets)
         slope = probabilities.copy()
         slope[rows, labels] -= 1.0
         slope /= len(labels)
@@ -319,7 +388,7 @@ def fit_calibration(scores: Doubles, evidence: Doubles | None, labels: Labels) -
         gradient[0] = -float((slope * scores).sum()) / calibration.temperature
         if evidence is not None:
             gradient[1] = float((slope * evidence).sum())
-        offsets = slope.sum(axis=0) + 2 * _OFFSET_PENALTY * calibration.offsets
+        offsets = slope.sum(axis=0)
         gradient[2:] = offsets - offsets.mean()
         return float(value), gradient
 
@@ -329,16 +398,15 @@ def fit_calibration(scores: Doubles, evidence: Doubles | None, labels: Labels) -
     return unpack(found.x)
 
 
-def cross_calibrated(held: HeldOut, labels: Labels, *, use_variety: bool) -> Doubles:
+def cross_calibrated(held: HeldOut, labels: Labels, shrink: float, *, use_variety: bool) -> Doubles:
     """Held-out probabilities, each fold calibrated on the other folds."""
-    out = np.zeros_like(held.scores)
+    scores = held.scores * reach(held.known, shrink)
+    out = np.zeros_like(scores)
     for number in np.unique(held.fold):
         inside, outside = held.fold != number, held.fold == number
         evidence = held.evidence if use_variety else None
-        calibration = fit_calibration(
-            held.scores[inside], None if evidence is None else evidence[inside], labels[inside]
-        )
-        out[outside] = calibrate(held.scores[outside], calibration, None if evidence is None else evidence[outside])
+        calibration = fit_calibration(scores[inside], None if evidence is None else evidence[inside], labels[inside])
+        out[outside] = calibrate(scores[outside], calibration, None if evidence is None else evidence[outside])
     return out
 
 
