@@ -8,29 +8,33 @@ a hash of the locked requirements, the Python version and the architecture; rele
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from app.core import manifest as manifests
 
 ID_LENGTH = 12
-_SKIPPED_NAMES = frozenset({"__pycache__", ".DS_Store"})
+_SKIPPED_NAMES = frozenset({"__pycache__", "node_modules"})
+_SHIPPED_HIDDEN_NAMES = frozenset({".streamlit"})
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
@@ -85,13 +89,22 @@ def build(
         raise BundleError(msg)
     requirements = locked_requirements(root, manifest, python=python, machine=arch)
     env = hashlib.sha256(f"{python}\n{arch}\n{requirements}".encode()).hexdigest()[:ID_LENGTH]
-    files = dict(_files(root, manifest))
+    try:
+        files = dict(_files(root, manifest))
+    except OSError as error:
+        msg = f"apps/{manifest.name}: {error.filename} cannot be read: {error.strerror}"
+        raise BundleError(msg) from error
+    script = manifest.data.get("ui", {}).get("script")
+    if script is not None and script not in files:
+        held = f"app/core, app/{manifest.name} and files/{manifest.name}"
+        msg = f"apps/{manifest.name}/ui/script: there is no {script} in the release; it holds {held}"
+        raise BundleError(msg)
     files["requirements.txt"] = (requirements.encode(), False)
     files["manifest.json"] = (json.dumps(manifest.data, sort_keys=True, ensure_ascii=False, indent=1).encode(), False)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, (content, _) in sorted(files.items())}
-    release = hashlib.sha256(json.dumps([manifest.name, env, checksums], sort_keys=True).encode()).hexdigest()[
-        :ID_LENGTH
-    ]
+    executable = sorted(name for name, (_, is_executable) in files.items() if is_executable)
+    content = json.dumps([manifest.name, env, checksums, executable], sort_keys=True)
+    release = hashlib.sha256(content.encode()).hexdigest()[:ID_LENGTH]
     files["release.env"] = (f"PERGOLA_RELEASE={release}\n".encode(), False)
     files["release.json"] = (
         json.dumps(
@@ -103,10 +116,11 @@ def build(
     missing = [path for path in (archive, env_archive) if not path.is_file()]
     if missing and not check:
         out.mkdir(parents=True, exist_ok=True)
-        if archive in missing:
-            _write_atomically(archive, _archive(files))
-        if env_archive in missing:
-            _build_env(env_archive, requirements, python=python, arch=arch, cache=out / "wheels")
+        with _alone(out):
+            if not archive.is_file():
+                _write_atomically(archive, _archive(files))
+            if not env_archive.is_file():
+                _build_env(env_archive, requirements, python=python, arch=arch, cache=out / "wheels")
     return Bundle(
         app=manifest.name,
         release=release,
@@ -143,7 +157,11 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
     ]
     exported = _uv([*command, *(flag for extra in wanted for flag in ("--extra", extra))], cwd=root)
     own = manifest.folder / "requirements.txt"
-    text = exported + (own.read_text(encoding="utf-8") if own.is_file() else "")
+    try:
+        text = exported + (own.read_text(encoding="utf-8") if own.is_file() else "")
+    except UnicodeDecodeError as error:
+        msg = f"apps/{manifest.name}: {own} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        raise BundleError(msg) from error
     environment = {
         "python_version": python,
         "python_full_version": f"{python}.0",
@@ -156,24 +174,37 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
     }
     lines: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
-        specification, *hashes = line.split("--hash=")
-        if not specification.strip() or specification.lstrip().startswith("#"):
-            continue
-        requirement = Requirement(specification)
-        if requirement.marker is not None and not requirement.marker.evaluate(environment):
-            continue
-        name = canonicalize_name(requirement.name)
-        if not hashes or len(requirement.specifier) != 1 or not str(requirement.specifier).startswith("=="):
-            msg = (
-                f"apps/{manifest.name}: {requirement.name} in {own} is not pinned with a hash; "
-                "make the file with: uv pip compile --generate-hashes"
-            )
-            raise BundleError(msg)
-        pinned = f"{name}{requirement.specifier} " + " ".join(f"--hash={value.strip()}" for value in hashes)
-        if lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:
+        try:
+            name, pinned = _pinned(line, environment)
+        except ValueError as error:
+            msg = f"apps/{manifest.name}: {own}: {error}; make the file with: uv pip compile --generate-hashes"
+            raise BundleError(msg) from error
+        if pinned and lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:
             msg = f"apps/{manifest.name}: {own} pins {pinned.split()[0]}, but app.core needs {lines[name].split()[0]}; use that version"
             raise BundleError(msg)
     return "".join(f"{line}\n" for _, line in sorted(lines.items()))
+
+
+def _pinned(line: str, environment: dict[str, str]) -> tuple[str, str]:
+    """Return a line's project and its pin with hashes; both empty when the line asks for nothing on such a host.
+
+    Raises:
+        ValueError: The line is not one version with a hash.
+    """
+    specification, *hashes = re.sub(r"(^|\s)#.*", "", line).split("--hash=")
+    if not specification.strip():
+        return "", ""
+    try:
+        requirement = Requirement(specification)
+    except InvalidRequirement:
+        raise ValueError(f"{specification.strip()!r} is not a pinned requirement") from None
+    if requirement.marker is not None and not requirement.marker.evaluate(environment):
+        return "", ""
+    version = str(requirement.specifier)
+    if not hashes or not re.fullmatch(r"==[^=*,][^*,]*", version):
+        raise ValueError(f"{requirement.name} is not pinned with a hash")
+    name = canonicalize_name(requirement.name)
+    return name, f"{name}{version} " + " ".join(f"--hash={value.strip()}" for value in hashes)
 
 
 def _files(root: Path, manifest: manifests.Manifest) -> Iterable[tuple[str, tuple[bytes, bool]]]:
@@ -186,12 +217,30 @@ def _files(root: Path, manifest: manifests.Manifest) -> Iterable[tuple[str, tupl
     yield "app/__init__.py", (b"", False)
     for base, target in sources:
         for path in sorted(base.rglob("*")):
-            if _SKIPPED_NAMES.intersection(path.parts) or path.suffix == ".pyc" or not path.is_file():
+            inside = path.relative_to(base)
+            if any(_is_skipped(part) for part in inside.parts) or path.suffix == ".pyc":
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(base.resolve()):
-                msg = f"apps/{name}: {path} is a link out of the app's folder; put the file itself there"
-                raise BundleError(msg)
-            yield f"{target}/{path.relative_to(base).as_posix()}", (path.read_bytes(), os.access(path, os.X_OK))
+            if path.is_symlink():
+                _check_link(path, base, f"apps/{name}")
+            if path.is_file():
+                yield f"{target}/{inside.as_posix()}", (path.read_bytes(), bool(path.stat().st_mode & 0o100))
+
+
+def _is_skipped(name: str) -> bool:
+    """Return whether a file or folder is never shipped: caches, and hidden ones (.git, .env, .venv)."""
+    return name in _SKIPPED_NAMES or (name.startswith(".") and name not in _SHIPPED_HIDDEN_NAMES)
+
+
+def _check_link(path: Path, base: Path, where: str) -> None:
+    problem = ""
+    if not path.exists():
+        problem = "is a link that leads nowhere; remove it"
+    elif not path.resolve().is_relative_to(base.resolve()):
+        problem = "is a link out of the app's folder; put the file itself there"
+    elif path.is_dir():
+        problem = "is a link to a folder; put the files themselves there"
+    if problem:
+        raise BundleError(f"{where}: {path} {problem}")
 
 
 def _archive(files: dict[str, tuple[bytes, bool]]) -> bytes:
@@ -202,6 +251,19 @@ def _archive(files: dict[str, tuple[bytes, bool]]) -> bytes:
             info.size, info.mode, info.mtime = len(content), 0o755 if executable else 0o644, 0
             tar.addfile(info, io.BytesIO(content))
     return gzip.compress(raw.getvalue(), compresslevel=6, mtime=0)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Write to the folder of bundles while nobody else does, and sweep away what killed builds left there."""
+    with (out / ".lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in (*out.glob(".env-*"), *out.glob(".*.part"), *out.glob("wheels/.*.part")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+        yield
 
 
 def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache: Path) -> None:
@@ -241,7 +303,7 @@ def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache
             )
         for wheel in wheels.iterdir():
             if not (cache / wheel.name).exists():
-                shutil.copy2(wheel, cache / wheel.name)
+                _write_atomically(cache / wheel.name, wheel.read_bytes())
         part = Path(scratch, "env.tar")
         with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
             for path in [locked, *sorted(wheels.iterdir())]:
@@ -251,6 +313,7 @@ def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache
                 info.mode = 0o644
                 with path.open("rb") as stream:
                     tar.addfile(info, stream)
+        _sync(part)
         part.replace(target)
 
 
@@ -285,9 +348,16 @@ def _sha256(path: Path) -> str:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
+    _sync(part)
     part.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """See to it that a file's content is on the disk before its name is: what has its name is never read again."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -299,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--machine", default="x86_64", help="architecture of the host (default %(default)s)")
     options = parser.parse_args(arguments)
     root = Path(__file__).resolve().parents[2]
-    names: list[Any] = [{"path": name} if "/" in name else name for name in options.apps]
+    names: list[Any] = [{"path": str(Path(name).absolute())} if "/" in name else name for name in options.apps]
     try:
         for manifest in manifests.load_all(root, names):
             print(
@@ -307,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     asdict(build(root, manifest, out=options.out, python=options.python, machine=options.machine))
                 )
             )
-    except (manifests.ManifestError, BundleError) as error:
+    except (manifests.ManifestError, BundleError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
