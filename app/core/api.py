@@ -15,13 +15,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 from uuid import uuid4
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import docs, logs, metrics, problems
-from app.core.asgi import believe_nginx, client_address, through_proxy
+from app.core.asgi import believe_nginx, client_address, is_loopback, through_proxy
 from app.core.settings import Settings, get_settings
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,10 @@ def create_api(
         _add_health(app, settings, ready)
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics_text() -> Response:
+    def metrics_text(request: Request) -> Response:
+        # how much an app is used is for those on the host, not for every visitor behind nginx
+        if through_proxy(request.scope) and not is_loopback(client_address(request.scope)):
+            raise HTTPException(404, "Not Found")
         return Response(metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
     return app

@@ -1,5 +1,7 @@
 """The few things that both ASGI applications of an app, the API and the Streamlit screen, need to know of a request."""
 
+import ipaddress
+
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
@@ -34,3 +36,11 @@ def client_address(scope: Scope) -> str:
     """Address of the visitor; empty when unknown."""
     client = scope.get("client")
     return str(client[0]) if client else ""
+
+
+def is_loopback(address: str) -> bool:
+    """True for an address of this very machine."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -219,6 +219,19 @@ def test_nginx_is_believed_on_a_unix_socket_only(caplog: pytest.LogCaptureFixtur
     assert told == ["203.0.113.9", "127.0.0.1"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}, 200),
+        ({"X-Forwarded-For": "192.0.2.1", "X-Real-IP": "192.0.2.1"}, 404),
+        ({"X-Forwarded-For": "127.0.0.1"}, 404),
+    ],
+)
+def test_metrics_are_for_those_on_the_host(headers: dict[str, str], status: int) -> None:
+    assert over_unix_socket(make(), "/metrics", headers)[0] == status
+
+
 def test_links_know_the_prefix_that_nginx_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERGOLA_API_PREFIX", "/demo/api")
     clear_settings()
