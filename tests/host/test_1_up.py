@@ -17,6 +17,11 @@ pytestmark = [pytest.mark.host, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
 NOTE = {"description": "Blackcurrant and cedar, firm tannins, a long graphite finish from the left bank."}
 
+FETCH_METRICS = """python3 -c '
+import http.client, socket
+c = http.client.HTTPConnection("localhost"); c.sock = socket.socket(socket.AF_UNIX)
+c.sock.connect("/run/pergola/route/wine/api"); c.request("GET", "/metrics"); print(c.getresponse().read().decode())'"""
+
 # everything that may listen on a host, and for whom
 PORTS = {"0.0.0.0:80", "0.0.0.0:443", "[::]:80", "[::]:443"}
 
@@ -93,14 +98,16 @@ def test_status_command_shows_what_is_live(local_host: LocalHost) -> None:
 
 def test_metrics_of_all_workers_add_up(local_host: LocalHost) -> None:
     def count() -> float:
-        text = local_host.get("/wine/api/metrics").text
-        rows = re.findall(r'^[a-z_]*requests_total\{[^}]*path="/predict"[^}]*\} ([0-9.e+]+)$', text, re.MULTILINE)
+        # only the host itself may ask for them
+        text = local_host.sh(FETCH_METRICS)
+        rows = re.findall(r'^[a-z_]*requests_total\{[^}]*route="/predict"[^}]*\} ([0-9.e+]+)$', text, re.MULTILINE)
         return sum(float(row) for row in rows)
 
     before = count()
     for _ in range(40):  # a new connection each: both workers get some
         assert local_host.post("/wine/api/predict", NOTE).status_code == 200
     assert count() - before == 40
+    assert local_host.get("/wine/api/metrics").status_code == httpx.codes.NOT_FOUND
 
 
 def test_stopped_and_started_again_it_serves_the_same(local_host: LocalHost) -> None:
