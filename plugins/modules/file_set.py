@@ -62,7 +62,9 @@ removed:
 import contextlib  # noqa: E402 - Ansible wants the documentation first
 import glob  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import stat  # noqa: E402
+from collections.abc import Iterable  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 
@@ -70,25 +72,37 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 def read(path: str) -> tuple[str | None, int | None]:
     """Return a file's text and mode; nothing for a file that is not there."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
             return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except FileNotFoundError:
         return None, None
 
 
+def make_folder(path: str) -> None:
+    """Make a folder and those above it, readable for everybody whatever the umask is."""
+    if not os.path.isdir(path):
+        make_folder(os.path.dirname(path))
+        os.mkdir(path)
+        os.chmod(path, 0o755)  # noqa: S103 - as documented; files that must be secret have their own mode
+
+
 def write(path: str, content: str, mode: int) -> None:
-    """Replace a file atomically."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    """Replace a file atomically; when that fails, the old one is there and no half of the new one."""
+    make_folder(os.path.dirname(path))
     part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(part)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(content)
-        os.fchmod(stream.fileno(), mode)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            stream.write(content)
+            os.fchmod(stream.fileno(), mode)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError:
+        os.unlink(part)
+        raise
 
 
 def remove(path: str) -> None:
@@ -107,11 +121,26 @@ def wanted_files(module: AnsibleModule) -> dict[str, tuple[str, int]]:
             module.fail_json(msg=f"{entry['path']}: expected an absolute path")
         if path in wanted:
             module.fail_json(msg=f"{path} stands twice in the set")
-        try:
-            wanted[path] = (entry["content"], int(entry["mode"], 8))
-        except ValueError:
+        if not re.fullmatch("[0-7]{3,4}", entry["mode"]):
             module.fail_json(msg=f"{path}: mode {entry['mode']!r} is not octal")
+        wanted[path] = (entry["content"], int(entry["mode"], 8))
     return wanted
+
+
+def left_over_files(module: AnsibleModule, wanted: Iterable[str]) -> list[str]:
+    """Return what the patterns find beside the wanted files, however they spell the folder."""
+    found: set[str] = set()
+    for pattern in module.params["purge"]:
+        if not os.path.isabs(pattern):
+            module.fail_json(msg=f"{pattern}: expected an absolute pattern")
+        found.update(path for path in glob.glob(pattern) if os.path.islink(path) or os.path.isfile(path))
+    kept = {place(path) for path in wanted}
+    return sorted(path for path in found if place(path) not in kept)
+
+
+def place(path: str) -> tuple[str, str]:
+    """Return where a file really is; a link is where it stands, not where it leads."""
+    return os.path.realpath(os.path.dirname(path)), os.path.basename(path)
 
 
 def main() -> None:
@@ -133,9 +162,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = wanted_files(module)
-    left_over = {
-        path for pattern in module.params["purge"] for path in glob.glob(pattern) if os.path.isfile(path)
-    } - set(wanted)
+    left_over = left_over_files(module, wanted)
     written, removed, diff = [], [], []
     try:
         for path, (content, mode) in wanted.items():
@@ -146,7 +173,7 @@ def main() -> None:
             diff.append({"before_header": path, "after_header": path, "before": old or "", "after": content})
             if not module.check_mode:
                 write(path, content, mode)
-        for path in sorted(left_over):
+        for path in left_over:
             removed.append(path)
             diff.append({"before_header": path, "after_header": path, "before": read(path)[0] or "", "after": ""})
             if not module.check_mode:
