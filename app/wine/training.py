@@ -27,7 +27,7 @@ from app.wine.text import Backend, content_words, fold, stop_words
 FOLDS: Final = 5
 SEED: Final = 7
 
-INVERSE_REGULARISATION: Final = 10.0
+INVERSE_REGULARISATION: Final = 3.0
 """C of the logistic regression."""
 
 BALANCE: Final = 1.5

@@ -1,10 +1,14 @@
 """VinoVoyant's screens. Run `python -m app.core.ui wine`; the API must run too (`uvicorn app.wine.api:app`)."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from app.wine.screens import analytics, batch, common, model, predict
 
-st.set_page_config(page_title="VinoVoyant", page_icon=":material/wine_bar:", layout="wide")
+st.set_page_config(
+    page_title="VinoVoyant", page_icon=str(Path(__file__).parent / "screens" / "icon.svg"), layout="wide"
+)
 common.dress()
 st.navigation(
     [

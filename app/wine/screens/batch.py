@@ -87,7 +87,7 @@ def _show(done: dict[str, Any]) -> None:
         [
             (
                 row["predicted_country"] or "no answer",
-                f"{float(row['confidence']):.0%}" if row["predicted_country"] else "–",
+                common.percent(float(row["confidence"])) if row["predicted_country"] else "–",
                 (row["description"][:117] + "…" if len(row["description"]) > 120 else row["description"])
                 + (f" ({row['reason']})" if row["reason"] else ""),
             )

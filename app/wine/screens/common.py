@@ -32,11 +32,14 @@ _STYLE: Final = """
 .vv-table {width: 100%; border-collapse: collapse; font-size: .95rem;}
 .vv-table th, .vv-table td {text-align: left; padding: .35rem .6rem .35rem 0; vertical-align: top; overflow-wrap: anywhere;
   border-bottom: 1px solid color-mix(in srgb, currentColor 15%, transparent);}
-.vv-table td:nth-child(2) {font-variant-numeric: tabular-nums;}
+.vv-table td {font-variant-numeric: tabular-nums;}
+.vv-table th:not(:last-child), .vv-table td:not(:last-child) {white-space: nowrap; padding-right: 1.2rem;}
+.vv-table td:last-child {min-width: 10rem;}
 .vv-scroll {overflow-x: auto;}
 :root {--vv-accent: #8c2f4b; --vv-for: 47 125 79; --vv-against: 190 75 60;}
 @media (max-width: 640px) {
   .stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}
+  .stMainBlockContainer h1 {font-size: 2rem;}
   .vv-answer {font-size: 2rem;}
   .vv-bar {grid-template-columns: 6rem 1fr 3.2rem;}
 }
@@ -90,6 +93,11 @@ def empty(sentence: str, icon: str) -> None:
     """A place where something will be, saying what to do for it."""
     with st.container(border=True, horizontal_alignment="center"):
         st.markdown(f":material/{icon}: {sentence}")
+
+
+def percent(share: float) -> str:
+    """A probability for reading: never a false 0 % or 100 %."""
+    return "<1%" if share < 0.005 else ">99%" if share > 0.995 else f"{share:.0%}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,8 +1,8 @@
 """Plotly figures from the API's numbers. Plotly is imported when the first chart is drawn, not with the first page."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-import itertools
 
 Numbers = Mapping[str, Any]
 

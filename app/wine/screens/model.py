@@ -34,8 +34,15 @@ def _measures(told: dict[str, Any]) -> None:
         (columns[2], "log_loss", "Log-loss", "Mean of -ln of the right country's probability; lower is better."),
         (columns[3], "ece", "Calibration error", "Mean distance between how sure it is and how often it is right."),
     ):
-        column.metric(label, f"{with_variety[key]:.3f}", help=explained, border=True)
-        column.caption(f"{note_only[key]:.3f} without the grape")
+        column.metric(
+            label,
+            f"{with_variety[key]:.3f}",
+            delta=f"{note_only[key]:.3f} without the grape",
+            delta_color="off",
+            delta_arrow="off",
+            help=explained,
+            border=True,
+        )
     trained = datetime.fromisoformat(told["trained_at"]).strftime("%d %B %Y, %H:%M UTC")
     st.caption(
         f"Version {told['version']} · trained {trained} · {told['data']['notes']:,} notes · {told['evaluation']['method']}"

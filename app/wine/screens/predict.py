@@ -152,14 +152,14 @@ def _show(note: str, told: dict[str, Any]) -> None:
     words = "Almost certain" if sure >= 0.9 else "Likely" if sure >= 0.6 else "A guess"
     bars = "".join(
         f'<div class="vv-bar {"vv-first" if place == 0 else ""}" role="img" '
-        f'aria-label="{escape(row["country"])} {row["probability"]:.0%}"><span>{escape(row["country"])}</span>'
+        f'aria-label="{escape(row["country"])} {escape(common.percent(row["probability"]))}"><span>{escape(row["country"])}</span>'
         f'<div class="vv-track"><div class="vv-fill" style="width:{row["probability"] * 100:.1f}%"></div></div>'
-        f"<span>{row['probability']:.0%}</span></div>"
+        f"<span>{escape(common.percent(row['probability']))}</span></div>"
         for place, row in enumerate(told["top"])
     )
     st.html(
         f'<p class="vv-answer" data-testid="answer">{escape(told["predicted_country"])}</p>'
-        f'<p class="vv-sub">{words}, {sure:.0%} · {told["latency_ms"]:.1f} ms</p>{bars}'
+        f'<p class="vv-sub">{words}, {escape(common.percent(sure))} · {told["latency_ms"]:.1f} ms</p>{bars}'
     )
     st.subheader("What the words say", anchor=False)
     st.html(
@@ -200,7 +200,7 @@ def _history() -> None:
         [
             (
                 row["told"]["predicted_country"] or "no answer",
-                f"{row['told']['confidence']:.0%}" if row["told"]["predicted_country"] else "–",
+                common.percent(row["told"]["confidence"]) if row["told"]["predicted_country"] else "–",
                 row["variety"] or "–",
                 row["note"] if len(row["note"]) <= 120 else row["note"][:117] + "…",
             )
