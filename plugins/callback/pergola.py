@@ -86,17 +86,20 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Take the run lock; the kernel lets go of it when this process ends, however it ends."""
-        inventory = "_".join(Path(source).name for source in _inventories()) or "default"
-        folder = Path(playbook._basedir)
-        while folder != folder.parent and not (folder / "ansible.cfg").exists():
-            folder = folder.parent
+        self._spent.clear()
+        if self._lock is not None:  # the next playbook of the same run
+            return
+        inventory = "_".join(map(_inventory_name, _inventories())) or "default"
+        beside = Path(playbook._basedir).resolve()
+        folder = next((one for one in (beside, *beside.parents) if (one / "ansible.cfg").exists()), beside)
         if not os.access(folder, os.W_OK):
             return
         path = folder / "build" / "run" / f"{inventory}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # not flock: Ansible's worker processes would inherit that, and outlive a killed run with it
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
             self._display.error(
@@ -211,3 +214,9 @@ def _inventories() -> list[str]:
 
     given = context.CLIARGS.get("inventory") or C.DEFAULT_HOST_LIST
     return [str(source).rstrip("/") for source in (given if isinstance(given, (list, tuple)) else [given])]
+
+
+def _inventory_name(source: str) -> str:
+    """Return what an inventory is called: its folder, also when its file is given."""
+    path = Path(source)
+    return path.resolve().parent.name if path.is_file() else path.name
