@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT))
 from app.wine import quality, training  # noqa: E402 - run as a script, the project is not on the path before
 from app.wine.dataset import Dataset, read_file  # noqa: E402
 from app.wine.features import Reader  # noqa: E402
-from app.wine.text import Backend, stop_words  # noqa: E402
+from app.wine.model import calibrate, reach  # noqa: E402
+from app.wine.text import Backend, content_words, stop_words  # noqa: E402
 
 FILE = "wine_reviews_600.csv"
 BARS = {"accuracy": 0.87, "macro_f1": 0.78, "ece": 0.05}
@@ -53,19 +54,21 @@ def evaluate(dataset: Dataset, options: training.Options) -> Outcome:
     stops, source = stop_words()
     reader = Reader(Backend(stemmer=options.stemmer, stop_words=source))
     prior = training.starter_prior(dataset, classes) if options.prior else []
-    corpus = training.read_notes([*reviews, *prior], classes, reader, starters=len(prior))
-    notes, always = len(reviews), np.arange(len(reviews), len(reviews) + len(prior))
+    corpus = training.read_notes(reviews, prior, classes, reader, options.seed)
+    notes, fixed = len(reviews), np.arange(len(reviews), len(reviews) + len(prior))
     labels = corpus.labels[:notes]
     plain, informed = np.zeros((notes, len(classes))), np.zeros((notes, len(classes)))
     for inside, outside in training.folds_of(labels, options.folds, options.seed):
-        learnt = corpus.part(np.concatenate((inside, always)))
-        held = training.hold_out(learnt, len(inside), len(classes), stops, options, lambda _: None)
-        fitted = training.fit(learnt, len(classes))
-        new = corpus.part(outside)
-        scores, evidence = fitted.scores(new), fitted.evidence_of(new.varieties)
-        plain[outside] = training.calibrate(scores, training.fit_calibration(held.scores, None, labels[inside]))
-        calibration = training.fit_calibration(held.scores, held.evidence, labels[inside])
-        informed[outside] = training.calibrate(scores, calibration, evidence)
+        held = training.hold_out(corpus, inside, fixed, len(classes), stops, options, lambda _: None)
+        shrink = training.fit_shrink(held, labels[inside])
+        known_scores = held.scores * reach(held.known, shrink)
+        learnt, new = corpus.part(np.concatenate((inside, fixed))), corpus.part(outside)
+        fitted, vocabulary = training.fit(learnt, len(classes)), learnt.vocabulary()
+        known = np.array([len(content_words(words, stops) & vocabulary) for words in new.words], dtype=np.float64)
+        scores, evidence = fitted.scores(new) * reach(known, shrink), fitted.evidence_of(new.varieties)
+        plain[outside] = calibrate(scores, training.fit_calibration(known_scores, None, labels[inside]))
+        calibration = training.fit_calibration(known_scores, held.evidence, labels[inside])
+        informed[outside] = calibrate(scores, calibration, evidence)
     return Outcome(quality.measure(informed, labels, classes), quality.measure(plain, labels, classes))
 
 

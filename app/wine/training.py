@@ -159,7 +159,7 @@ def train(dataset: Dataset, options: Options | None = None, progress: Progress |
 
     `progress` is called with the share done (0 to 1) and a sentence.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with scikit-learn, which serving never needs
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn, which serving never needs
 
     with threadpool_limits(1):  # the matrices are small: threads would only wait for each other
         return _train(dataset, options or Options(), progress or (lambda _share, _sentence: None))
