@@ -1536,6 +1536,18 @@ def test_an_install_killed_half_way_is_finished_by_the_next(
     assert left_over(host) == [ONE]
 
 
+def test_the_documentation_names_every_command_and_place(host: Host) -> None:
+    text = (ROOT / "docs" / "HOST.md").read_text(encoding="utf-8")
+    actions = next(iter(host.module.parser()._subparsers._group_actions)).choices
+    assert len(actions) > 8
+    assert [name for name in actions if f"`pergola {name}" not in text] == []
+    fresh = types.ModuleType("fresh")
+    exec(CODE, fresh.__dict__)  # noqa: S102 - its own constants, not the test's folders
+    for name in FOLDERS:
+        if name != "UNITS":  # systemd's own folder
+            assert str(getattr(fresh, name)) in text, name
+
+
 def test_the_program_runs_on_the_oldest_python_of_a_host() -> None:
     """Debian 12 has Python 3.11.2: no extraction filters, no newer syntax."""
     ast.parse(PROGRAM.read_text(), feature_version=(3, 11))
