@@ -97,9 +97,11 @@ def test_it_builds_once_and_gives_the_name(machine: Machine) -> None:
 
 def test_another_mirror_is_another_image(machine: Machine) -> None:
     machine.run("trixie")
-    machine.run("trixie", PERGOLA_DEBIAN_MIRROR="http://mirror.example.org/debian")
+    machine.run("trixie", PERGOLA_DEBIAN_MIRROR="http://mirror.example.org/debian/")
     assert len({image for image in machine.images() if "-" in image}) == 2
-    assert (machine.folder / "mmdebstrap-log").read_text(encoding="utf-8").count("trixie-security") == 1
+    sources = (machine.folder / "mmdebstrap-log").read_text(encoding="utf-8")
+    assert "deb http://mirror.example.org/debian trixie-updates main" in sources
+    assert "deb http://mirror.example.org/debian-security trixie-security main" in sources
 
 
 def test_the_machines_own_certificates_and_settings_stay_out(machine: Machine) -> None:
