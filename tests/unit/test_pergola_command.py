@@ -1244,6 +1244,16 @@ def test_an_app_that_is_retired_is_out_of_service_and_its_data_stays(host: Host)
     assert host.state()["live"] is None
 
 
+def test_retiring_an_app_does_not_cross_the_end_of_its_drain(host: Host) -> None:
+    """Whoever ends a drain reads the state and writes it back: in between nobody else may write."""
+    host.installed(ONE)
+    host.run("deploy", "wine", ONE)
+    with host.module.locked("wine.drain", 0):
+        assert "wine.drain is being changed by" in host.refused("retire", "portal")
+    assert host.serving() == ONE
+    assert host.run("retire", "portal")["retired"] == ["wine"]
+
+
 def test_the_status_of_every_app(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     host.installed(ONE, TWO)
     host.run("deploy", "wine", ONE)

@@ -897,7 +897,7 @@ def retire(options: argparse.Namespace) -> dict[str, Any]:
     for app in known_apps():
         if app["name"] in options.keep_apps:
             continue
-        with locked(app["name"], options.wait):
+        with locked(app["name"], options.wait), locked(f"{app['name']}.drain", options.wait):
             state = read_state(app["name"])
             if not state["live"] and not any(state["slots"].values()):
                 continue
