@@ -79,11 +79,13 @@ def shared_data() -> Path:
 class LocalHost(ContainerHost):
     """The host that the tests own: a container beside the one of `make up`, with ports of its own."""
 
-    https, http = 18443, 18480
-    url = f"https://127.0.0.1:{https}"
-
     def __init__(self) -> None:
-        super().__init__("pergola-test")
+        # while writing tests one may use a host that runs already: PERGOLA_TEST_HOST=pergola-local:8443:8480
+        self.given = "PERGOLA_TEST_HOST" in os.environ
+        name, https, http = os.environ.get("PERGOLA_TEST_HOST", "pergola-test:18443:18480").split(":")
+        super().__init__(name)
+        self.https, self.http = int(https), int(http)
+        self.url = f"https://127.0.0.1:{self.https}"
 
     @functools.cached_property
     def tls(self) -> ssl.SSLContext:
@@ -148,12 +150,11 @@ class LocalHost(ContainerHost):
 def local_host() -> Iterator[LocalHost]:
     """Give the tests' own host, made from nothing by the same script as `make up`."""
     host = LocalHost()
-    keep = bool(os.environ.get("PERGOLA_KEEP_TEST_HOST"))
-    if not keep:
+    if not host.given:
         host.run("scripts/local-host", "destroy")
-    host.run("scripts/up", timeout=1200)
+        host.run("scripts/up", timeout=1800)
     yield host
-    if not keep:
+    if not host.given:
         host.run("scripts/local-host", "destroy")
 
 

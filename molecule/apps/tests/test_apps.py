@@ -94,9 +94,9 @@ def test_every_unit_is_sandboxed(host: Any, kind: str) -> None:
     assert float(found[1]) <= 2.0, report
 
 
-def test_only_the_web_server_may_open_the_sockets(host: Any) -> None:
+def test_only_the_web_server_and_the_app_itself_may_open_the_sockets(host: Any) -> None:
     socket = host.file(f"/run/pergola/sock/hello-{live(host)['slot']}.api.sock")
-    assert (socket.user, socket.group, socket.mode) == ("root", "www-data", 0o660)
+    assert (socket.user, socket.group, socket.mode) == ("pergola-hello", "www-data", 0o660)
 
 
 def test_secrets_are_roots_alone(host: Any) -> None:

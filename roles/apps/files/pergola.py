@@ -557,9 +557,8 @@ def config_hash(app: dict[str, Any]) -> str:
     """Hash what is not in the release but shapes the services: units, environment, secrets."""
     digest = hashlib.sha256()
     names = [UNITS / f"pergola-{kind}@{suffix}" for kind in app["kinds"] for suffix in (".service", ".socket")]
-    names += [
-        UNITS / f"{app['slots'][slot][f'{kind}_unit']}.d" / "app.conf" for slot in ("a", "b") for kind in app["kinds"]
-    ]
+    keys = [f"{kind}_{what}" for kind in app["kinds"] for what in ("unit", "socket_unit")]
+    names += [UNITS / f"{entry[key]}.d" / "app.conf" for entry in app["slots"].values() for key in keys if key in entry]
     names += [APP_ENV / f"{app['name']}.env", *sorted((SECRETS / app["name"]).glob("*"))]
     for path in names:
         if path.is_file():
