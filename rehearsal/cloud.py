@@ -1,0 +1,130 @@
+"""The process that is the cloud: moto's server and the loops that give it a body."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rehearsal import patches
+from rehearsal.scaling import Scaling
+from rehearsal.server import FAULTS, Api, listen, serve
+from rehearsal.world import Settings, World
+
+PAUSE = 1.0  # real seconds between two steps of a loop
+
+
+class Cloud:
+    """Everything that runs in one rehearsal."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.world = World(settings)
+        self.over = threading.Event()
+        self.scaling = Scaling(self.world)
+        self.began = time.time()
+
+    def start(self) -> None:
+        """Serve the API and start the loops; returns at once."""
+        settings, world = self.world.settings, self.world
+        settings.directory.mkdir(parents=True, exist_ok=True)
+        patches.apply(world)
+        os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+        self.server = serve(Api(world, self.control), listen("127.0.0.1", settings.port), "api")
+        loops: dict[str, Callable[[], None]] = {"scaling": self.scaling.step}
+        for name, step in loops.items():
+            threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True).start()
+        world.say(f"the cloud answers at {settings.endpoint}, {settings.speed:g} of its seconds in one of ours")
+
+    def _loop(self, name: str, step: Callable[[], None]) -> None:
+        while not self.over.wait(PAUSE / min(self.world.settings.speed, 5)):
+            try:
+                step()
+                self.world.problems.pop(name, None)
+            except Exception as error:  # noqa: BLE001  a loop must go on; the problem is shown in `status` until it is over
+                sentence = f"{type(error).__name__}: {error}"
+                if self.world.problems.get(name) != sentence:
+                    self.world.say(f"the {name} loop failed: {sentence}\n{traceback.format_exc()}")
+                self.world.problems[name] = sentence
+
+    def run(self) -> None:
+        """Serve until a signal ends it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.over.set())
+        self.start()
+        self.over.wait()
+        self.world.say("the cloud ends")
+
+    def stop(self) -> None:
+        """End the API and the loops (tests)."""
+        self.over.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def control(self, name: str, body: dict[str, Any]) -> Any:
+        """Answer the rehearsal's own commands."""
+        if name == "status":
+            return self.status()
+        if name == "fault":
+            return self.fault(str(body.get("kind")), str(body.get("what", "")))
+        raise ValueError(f"no such command: {name}")
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is, for the table."""
+        world = self.world
+        with world.lock:
+            groups = world.backend("autoscaling").autoscaling_groups.values()
+            phases = {s.instance.id: s.lifecycle_state for g in groups for s in g.instance_states}
+            instances = [
+                {"instance": i.id, "address": i.private_ip, "zone": i.placement.zone, "state": phases.get(i.id, i.state),
+                 "health": {a.split("/")[-2]: h.state for (a, t), h in world.health.items() if t == i.id},
+                 "cpu": world.metrics.get(i.id)}
+                for i in world.backend("ec2").all_instances() if i.state != "terminated"
+            ]  # fmt: skip
+            scaling = [
+                {"group": g.name, "min": g.min_size, "desired": g.desired_capacity, "max": g.max_size,
+                 "in service": len(g.active_instances())} for g in groups
+            ]  # fmt: skip
+            balancers = [
+                {"balancer": b.name, "dns": b.dns_name, "address": world.addresses.get(b.arn), "url": self._url(n)}
+                for n, b in enumerate(world.backend("elbv2").load_balancers.values())
+            ]
+            databases = [
+                {
+                    "database": d.db_instance_identifier,
+                    "state": d.status,
+                    "address": world.addresses.get(d.db_instance_identifier),
+                }
+                for d in world.backend("rds").databases.values()
+            ]
+            alarms = [{"alarm": a.name, "state": a.state_value} for a in world.backend("cloudwatch").alarms.values()]
+        mail = len(list((world.settings.directory / "mail").glob("*.eml")))
+        return {"endpoint": world.settings.endpoint, "speed": world.settings.speed, "pid": os.getpid(),
+                "seconds": round(time.time() - self.began), "instances": instances, "groups": scaling, "balancers": balancers,
+                "databases": databases, "alarms": alarms, "mail": mail, "faults": world.faults, "problems": world.problems,
+                "events": world.events[-15:]}  # fmt: skip
+
+    def _url(self, number: int) -> str:
+        return f"https://127.0.0.1:{self.world.settings.https_port + 10 * number}"
+
+    def fault(self, kind: str, what: str) -> dict[str, Any]:
+        """Inject a fault, or end one."""
+        world = self.world
+        if kind in FAULTS:
+            share = float(what or 0.2)
+            if not 0 <= share <= 1:
+                raise ValueError(f"{kind} takes the share of calls, 0 to 1, not {what}")
+            world.faults[kind] = share
+            if not share:
+                del world.faults[kind]
+        elif kind == "none":
+            world.faults.clear()
+            world.suspended.clear()
+        else:
+            known = ", ".join([*FAULTS, "none"])
+            raise ValueError(f"no such fault: {kind}. There are: {known}")
+        world.say(f"fault: {kind} {what}")
+        return {"faults": world.faults, "zones lost": sorted(world.suspended)}
