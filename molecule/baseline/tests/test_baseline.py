@@ -119,6 +119,22 @@ def test_passwords_stay_while_nobody_has_a_key(
         host.run_expect([0], "sshd -T | grep -qx 'passwordauthentication no'")
 
 
+@pytest.mark.timeout(600)
+def test_an_sshd_that_ignores_the_hardening_is_reported(
+    hosts: list[Any], play: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    main = "/etc/ssh/sshd_config"
+    for host in hosts:
+        host.check_output(f"sed -i.kept 's/^Include/#Include/' {main}")
+    run = play("part.yml", part="sshd", baseline_sshd_tcp_forwarding=True)
+    for host in hosts:
+        host.check_output(f"mv {main}.kept {main}")
+    assert run.returncode != 0
+    assert "Put the line `Include" in " ".join(run.stdout.split())
+    run = play("part.yml", part="sshd")
+    assert run.returncode == 0, run.stdout
+
+
 def test_only_security_updates_install_themselves(host: Any) -> None:
     codename = host.system_info.codename
     trial = host.run_expect([0], "unattended-upgrade --dry-run --debug").stdout
