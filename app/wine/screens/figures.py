@@ -1,4 +1,4 @@
-"""Plotly figures from the API's numbers. Plotly is imported when the first chart is drawn, not with the first page."""
+"""Plotly figures from the API's numbers; imported late, so that the first page does not wait."""
 
 import itertools
 from collections.abc import Mapping, Sequence
