@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         up.add_argument("--no-bodies", action="store_true", help="only the API and its control loops, no containers")
     commands.add_parser("down", help="end it; remove its containers and networks")
     commands.add_parser("status", help="what there is, as a table").add_argument("--json", action="store_true")
-    fault = commands.add_parser("fault", help="break something: throttle, error, kill, zone; none ends all faults")
+    fault = commands.add_parser(
+        "fault", help="break something: throttle, error, kill, wedge, zone; none ends those that last"
+    )
     fault.add_argument("kind")
     fault.add_argument("what", nargs="?", default="", help="a share of calls, an instance, or a zone")
     return top

@@ -11,8 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from rehearsal import patches
+from rehearsal.balancer import Balancers
+from rehearsal.containers import docker
+from rehearsal.databases import Databases
+from rehearsal.machines import Machines
+from rehearsal.network import Networks
 from rehearsal.scaling import Scaling
 from rehearsal.server import FAULTS, Api, listen, serve
+from rehearsal.watch import Watch
 from rehearsal.world import Settings, World
 
 PAUSE = 1.0  # real seconds between two steps of a loop
@@ -24,7 +30,7 @@ class Cloud:
     def __init__(self, settings: Settings) -> None:
         self.world = World(settings)
         self.over = threading.Event()
-        self.scaling = Scaling(self.world)
+        self.scaling, self.watch = Scaling(self.world), Watch(self.world)
         self.began = time.time()
 
     def start(self) -> None:
@@ -34,7 +40,11 @@ class Cloud:
         patches.apply(world)
         os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
         self.server = serve(Api(world, self.control), listen("127.0.0.1", settings.port), "api")
-        loops: dict[str, Callable[[], None]] = {"scaling": self.scaling.step}
+        loops: dict[str, Callable[[], None]] = {"scaling": self.scaling.step, "alarms": self.watch.step}
+        if settings.bodies:
+            networks = Networks(world, lambda where: Api(world, self.control, where))
+            machines, balancers, databases = (part(world, networks) for part in (Machines, Balancers, Databases))
+            loops |= {"machines": machines.step, "balancers": balancers.step, "databases": databases.step}
         for name, step in loops.items():
             threading.Thread(target=self._loop, args=(name, step), name=name, daemon=True).start()
         world.say(f"the cloud answers at {settings.endpoint}, {settings.speed:g} of its seconds in one of ours")
@@ -123,8 +133,32 @@ class Cloud:
         elif kind == "none":
             world.faults.clear()
             world.suspended.clear()
+        elif kind in {"kill", "wedge"}:
+            self._hit(kind, {what})
+        elif kind == "zone":
+            with world.lock:
+                zones = {z.name for z in world.backend("ec2").describe_availability_zones()}
+                lost = {
+                    i.id
+                    for i in world.backend("ec2").all_instances()
+                    if i.placement.zone == what and i.state == "running"
+                }
+            if what not in zones:
+                raise ValueError(f"no such zone: {what}. There are: {', '.join(sorted(zones))}")
+            world.suspended.add(what)
+            self._hit("kill", lost & set(world.booted))
         else:
-            known = ", ".join([*FAULTS, "none"])
-            raise ValueError(f"no such fault: {kind}. There are: {known}")
+            raise ValueError(
+                f"no such fault: {kind}. There are: {', '.join([*FAULTS, 'kill', 'wedge', 'zone', 'none'])}"
+            )
         world.say(f"fault: {kind} {what}")
         return {"faults": world.faults, "zones lost": sorted(world.suspended)}
+
+    def _hit(self, kind: str, instances: set[str]) -> None:
+        """Kill machines, or freeze everything that runs on them."""
+        for instance in instances:
+            if instance not in self.world.booted:
+                raise ValueError(
+                    f"{instance} does not run here. There are: {', '.join(sorted(self.world.booted)) or 'none'}"
+                )
+            docker("kill" if kind == "kill" else "pause", f"{self.world.settings.name}-{instance}")

@@ -1,0 +1,367 @@
+"""Load balancers as HAProxy: listeners, rules, weights, stickiness, and health checks as the target groups say."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+import socket
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Network
+from typing import Any, NamedTuple
+
+from rehearsal.containers import create, docker, image, inside, process, remove
+from rehearsal.network import Networks
+from rehearsal.world import Health, World
+
+RECIPE = """FROM {base}
+RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends haproxy postgresql \\
+ && apt-get clean
+"""
+HEAD = """global
+  stats socket /lb/admin.sock mode 600 level admin expose-fd listeners
+  maxconn 4000
+  hard-stop-after 1h
+defaults
+  mode http
+  timeout connect 5s
+  timeout client {idle}s
+  timeout server {idle}s
+  timeout http-keep-alive {idle}s
+  option redispatch
+  retries 2
+  default-server init-addr none
+"""
+
+
+def services_image(base: str) -> str:
+    """Return the image with HAProxy and PostgreSQL, built when it is not there."""
+    recipe = RECIPE.format(base=base)
+    key = hashlib.sha256((recipe + docker("image", "inspect", "-f", "{{.Id}}", base)).encode()).hexdigest()[:12]
+    return image(f"rehearsal/services:{key}", recipe)
+
+
+class Check(NamedTuple):
+    """One health check that is due."""
+
+    group: str
+    target: str
+    address: str
+    port: int
+    scheme: str
+    path: str
+    timeout: float
+    codes: str
+    balancer: int  # a process in the balancer's namespace
+
+
+class Balancers:
+    """The loop of load balancers."""
+
+    def __init__(self, world: World, networks: Networks) -> None:
+        self.world, self.networks = world, networks
+        self.running: dict[str, str] = {}  # load balancer: its configuration
+        self.streaks: dict[tuple[str, str], tuple[bool, int]] = {}  # target: last result, how often in a row
+        self.numbers: dict[str, int] = {}  # load balancer: which ports it has
+        self.due: dict[tuple[str, str], float] = {}
+        self.pool = ThreadPoolExecutor(8, "health")
+
+    def step(self) -> None:
+        """Check the targets that are due, then put the balancers' configuration in force."""
+        for result in self.pool.map(self._check, self._checks()):
+            self._note(*result)
+        with self.world.lock:
+            there = self.world.backend("elbv2").load_balancers
+            self.numbers = {arn: number for arn, number in self.numbers.items() if arn in there}
+            for arn in there:
+                self.numbers.setdefault(arn, min(set(range(len(there))) - set(self.numbers.values()), default=0))
+            plans = [self._plan(self.numbers[b.arn], b) for b in there.values()]
+        for gone in set(self.running) - {plan[0] for plan in plans}:
+            remove(f"{self.world.settings.name}-lb-{short(gone)}")
+            self.running.pop(gone)
+            self.world.processes.pop(gone, None)
+            self.world.addresses.pop(gone, None)
+        for plan in plans:
+            self._apply(*plan)
+
+    # ------------------------------------------------------------------ health
+    def _checks(self) -> list[Check]:
+        world, now = self.world, time.monotonic()
+        with world.lock:
+            elb, ec2, found = world.backend("elbv2"), world.backend("ec2"), []
+            for group in elb.target_groups.values():
+                pids = [world.processes[b] for b in serving(elb, group.arn) if b in world.processes]
+                for key, target in group.targets.items() if group.health_check_enabled else ():
+                    instance = ec2.get_instance_by_id(key)
+                    if not pids:
+                        world.health[group.arn, key] = Health(
+                            "unused", "Target.NotInUse", "Target group is not configured to receive traffic"
+                        )
+                    elif now >= self.due.get((group.arn, key), 0):
+                        self.due[group.arn, key] = now + world.real(float(group.health_check_interval_seconds))
+                        port = target["Port"] if group.health_check_port == "traffic-port" else group.health_check_port
+                        found.append(Check(group.arn, key, instance.private_ip if instance else key, int(port), group.health_check_protocol,
+                                           group.health_check_path or "/", float(group.health_check_timeout_seconds),
+                                           str((group.matcher or {}).get("HttpCode") or "200"), pids[0]))  # fmt: skip
+            return found
+
+    @staticmethod
+    def _check(check: Check) -> tuple[Check, str | None, str]:
+        """Return a check with the reason code and words of its failure."""
+        try:
+            with inside(check.balancer):
+                sock = socket.create_connection((check.address, check.port), timeout=check.timeout)
+            with sock:
+                if check.scheme == "TCP":
+                    return check, None, ""
+                if check.scheme == "HTTPS":  # AWS does not check a target's certificate either
+                    sock = ssl._create_unverified_context().wrap_socket(sock)  # noqa: S323, SLF001  see above
+                client = http.client.HTTPConnection(check.address, check.port)
+                client.sock = sock
+                client.request(
+                    "GET", check.path, headers={"User-Agent": "ELB-HealthChecker/2.0", "Connection": "close"}
+                )
+                status = client.getresponse().status
+                sock.close()
+        except TimeoutError:
+            return check, "Target.Timeout", "Request timed out"
+        except (OSError, http.client.HTTPException) as error:
+            return check, "Target.FailedHealthChecks", f"Health checks failed: {error}"
+        if matches(status, check.codes):
+            return check, None, ""
+        return check, "Target.ResponseCodeMismatch", f"Health checks failed with these codes: [{status}]"
+
+    def _note(self, check: Check, reason: str | None, words: str) -> None:
+        """Turn a check's result into the target's health once it has been so often enough."""
+        key, good = (check.group, check.target), reason is None
+        with self.world.lock:
+            group = self.world.backend("elbv2").target_groups.get(check.group)
+            if group is None or check.target not in group.targets:
+                return
+            was, often = self.streaks.get(key, (good, 0))
+            self.streaks[key] = good, (often + 1 if was == good else 1)
+            before = self.world.health_of(*key).state
+            needed = int(group.healthy_threshold_count if good else group.unhealthy_threshold_count)
+            if self.streaks[key][1] >= needed or (
+                good and before in {"initial", "unused"}
+            ):  # AWS takes the first success of a new target
+                after = Health("healthy") if good else Health("unhealthy", reason, words)
+                self.world.health[key] = after
+                if after.state != before:
+                    self.world.say(f"{check.target} is {after.state} in {group.name} {words}")
+            elif before == "unused":
+                self.world.health.pop(key, None)
+
+    # ------------------------------------------------------------------ configuration
+    def _plan(self, number: int, balancer: Any) -> tuple[str, int, str, str, str, dict[str, str]]:
+        """Return a balancer's ARN, number, VPC, VPC's range and files."""
+        ec2 = self.world.backend("ec2")
+        vpc = balancer.vpc_id or balancer.subnets[0].vpc_id
+        subnet = IPv4Network(balancer.subnets[0].cidr_block)
+        self.world.addresses[balancer.arn] = str(subnet[-10 - number])
+        files: dict[str, str] = {}
+        lines = [HEAD.format(idle=max(1, round(float(balancer.attrs.get("idle_timeout.timeout_seconds", 60)))))]
+        for listener in sorted(balancer.listeners.values(), key=lambda entry: int(entry.port)):
+            lines += self._listener(balancer, listener, files)
+        used = {arn for listener in balancer.listeners.values() for arn in forwarded(listener)}
+        for arn in sorted(used):
+            group = self.world.backend("elbv2").target_groups.get(arn)
+            if group is not None:
+                lines += self._group(group)
+        files["haproxy.cfg"] = "\n".join([*lines, ""])
+        return balancer.arn, number, vpc, ec2.get_vpc(vpc).cidr_block, self.world.addresses[balancer.arn], files
+
+    def _listener(self, balancer: Any, listener: Any, files: dict[str, str]) -> list[str]:
+        bind = f"  bind :{listener.port}"
+        if listener.protocol == "HTTPS":
+            for number, arn in enumerate(listener.certificates):
+                kept = self.world.backend("acm", arn.split(":")[3]).get_certificate(arn)
+                parts = [
+                    p.decode() if isinstance(p, bytes) else str(p or "") for p in (kept.cert, kept.key, kept.chain)
+                ]
+                files[f"{listener.port}-{number}.pem"] = "\n".join(parts)
+                bind += f" {'' if number else 'ssl '}crt /lb/{listener.port}-{number}.pem"
+            bind += f" alpn h2,http/1.1 ssl-min-ver {'TLSv1.3' if 'TLS13-1-3' in (listener.ssl_policy or '') else 'TLSv1.2'}"
+        lines = [f"frontend l{listener.port}", bind, f"  http-request set-header X-Forwarded-Proto {listener.protocol.lower()}",
+                 f"  http-request set-header X-Forwarded-Port {listener.port}", "  option forwardfor",
+                 "  http-request set-header X-Amzn-Trace-Id Root=1-%[uuid] unless { req.hdr(X-Amzn-Trace-Id) -m found }"]  # fmt: skip
+        if balancer.attrs.get("routing.http.drop_invalid_header_fields.enabled") == "true":
+            lines.append("  http-request del-header [^A-Za-z0-9-] -m reg")
+        rules = sorted(
+            (r for r in listener.rules.values() if str(r.priority) != "default"), key=lambda r: int(r.priority)
+        )
+        chosen = [(" ".join(map(match, rule.conditions)), rule.actions) for rule in rules]
+        for number, (condition, actions) in enumerate([*chosen, ("", listener.default_actions)]):
+            # the first rule that matches decides; HAProxy alone would redirect before it forwards
+            lines.append(f"  http-request set-var(txn.rule) int({number}) if {condition} !{{ var(txn.rule) -m found }}")
+            for action in actions:
+                data = action.data if hasattr(action, "data") else action
+                lines += self._action(
+                    data, f"{{ var(txn.rule) -m int {number} }}", f"{listener.port}_{number}", balancer.arn
+                )
+        return lines
+
+    def _action(self, action: dict[str, Any], when: str, name: str, balancer: str) -> list[str]:
+        if action["Type"] == "redirect":
+            return self._redirect(action["RedirectConfig"], when, self.numbers[balancer])
+        if action["Type"] == "fixed-response":
+            fixed = action["FixedResponseConfig"]
+            kind, body = fixed.get("ContentType") or "text/plain", json.dumps(fixed.get("MessageBody") or "")
+            return [f'  http-request return status {fixed["StatusCode"]} content-type "{kind}" string {body} if {when}']
+        if action["Type"] != "forward":
+            return [f"  http-request return status 501 if {when}"]
+        return self._forward(action, when, name)
+
+    def _redirect(self, config: dict[str, Any], when: str, number: int) -> list[str]:
+        """Redirect; who came through a port of this machine is sent to one."""
+        to = {key: value for key, value in config.items() if value}
+        path, query = to.get("Path", "/#{path}"), to.get("Query", "#{query}")
+        where = (
+            "%[pathq]"
+            if (path, query) == ("/#{path}", "#{query}")
+            else path.replace("/#{path}", "%[path]") + f"?{query}"
+        )
+        where = where.replace("#{query}", "%[query]")
+        host = to.get("Host", "#{host}").replace("#{host}", "%[req.hdr(host),field(1,:)]")
+        scheme, code = to.get("Protocol", "HTTPS").lower(), to["StatusCode"][-3:]
+        inner = to.get("Port", "443") if to.get("Port") != "#{port}" else "443"
+        ports = self.ports(number)
+        seen = f"{{ req.hdr(host) -m end :{ports[80]} :{ports[443]} }}"
+        return [f"  http-request redirect code {code} location {scheme}://{host}:{port}{where} if {when} {condition}"
+                for port, condition in ((ports.get(int(inner), inner), seen), (inner, f"!{seen}"))]  # fmt: skip
+
+    def ports(self, number: int) -> dict[int, int]:
+        """Return the ports of this machine's loopback for those of a balancer."""
+        return {80: self.world.settings.http_port + 10 * number, 443: self.world.settings.https_port + 10 * number}
+
+    def _forward(self, action: dict[str, Any], when: str, name: str) -> list[str]:
+        """Choose a target group by weight, once for each request; a cookie keeps the choice when the rule says so."""
+        config = action.get("ForwardConfig") or {}
+        groups = config.get("TargetGroups") or [{"TargetGroupArn": action["TargetGroupArn"]}]
+        shares = [(t["TargetGroupArn"], int(t.get("Weight", 1))) for t in groups]
+        total, below = sum(weight for _, weight in shares), 0
+        if not total:
+            return [f"  http-request return status 503 if {when}"]
+        sticky = config.get("TargetGroupStickinessConfig") or {}
+        lines = [f"  http-request set-var(txn.w{name}) rand({total})"]
+        keep = str(sticky.get("Enabled")).lower() == "true" and len(shares) > 1
+        for arn, weight in shares if keep else ():
+            if weight:
+                lines.append(f"  use_backend {short(arn)} if {when} {{ req.cook(AWSALBTG) -m str {short(arn)} }}")
+        for arn, weight in shares:
+            below += weight
+            if weight:
+                lines.append(f"  use_backend {short(arn)} if {when} {{ var(txn.w{name}) -m int lt {below} }}")
+        if keep:
+            age = sticky.get("DurationSeconds", 3600)
+            lines.append(
+                f'  http-response add-header Set-Cookie "AWSALBTG=%[be_name]; Path=/; Max-Age={age}" if {when}'
+            )
+        return lines
+
+    def _group(self, group: Any) -> list[str]:
+        attributes, ec2 = group.attributes, self.world.backend("ec2")
+        least = attributes.get("load_balancing.algorithm.type") == "least_outstanding_requests"
+        lines = [f"backend {short(group.arn)}", f"  balance {'leastconn' if least else 'roundrobin'}"]
+        sticky = str(attributes.get("stickiness.enabled")).lower() == "true"
+        if sticky:
+            age = int(attributes.get("stickiness.lb_cookie.duration_seconds") or 86400)
+            lines.append(f"  cookie AWSALB insert indirect nocache maxlife {age}s")
+        secure = " ssl verify none" if group.protocol == "HTTPS" else ""
+        targets = {key: t for key, t in group.targets.items()
+                   if (i := ec2.get_instance_by_id(key)) is None or i.state == "running"}  # fmt: skip
+        healthy = [key for key in targets if self.world.health_of(group.arn, key).state == "healthy"]
+        failed = [key for key in targets if self.world.health_of(group.arn, key).state == "unhealthy"]
+        for key in healthy or (
+            failed if len(failed) == len(targets) else []
+        ):  # all of them sick: AWS asks them all the same
+            instance = ec2.get_instance_by_id(key)
+            cookie = f" cookie {hashlib.sha256(key.encode()).hexdigest()[:12]}" if sticky else ""
+            lines.append(
+                f"  server {key} {instance.private_ip if instance else key}:{targets[key]['Port']}{secure}{cookie}"
+            )
+        return lines
+
+    def _apply(self, arn: str, number: int, vpc: str, cidr: str, address: str, files: dict[str, str]) -> None:
+        settings, text = self.world.settings, json.dumps(files)
+        container = f"{settings.name}-lb-{short(arn)}"
+        if self.running.get(arn) == text:
+            return
+        folder = settings.directory / "balancers" / short(arn)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(content)
+        if arn not in self.running:
+            base = services_image(settings.image)
+            options = [
+                *self.networks.ensure(vpc, cidr),
+                f"--ip={address}",
+                f"--volume={folder}:/lb",
+                "--restart=on-failure",
+            ]
+            options += [f"--publish=127.0.0.1:{outer}:{inner}" for inner, outer in self.ports(number).items()]
+            remove(container)
+            create(container, settings.name, base, ["haproxy", "-W", "-db", "-f", "/lb/haproxy.cfg"], options, {})
+            self.world.processes[arn] = process(container)
+        else:
+            docker("exec", container, "haproxy", "-c", "-q", "-f", "/lb/haproxy.cfg")
+            docker("kill", "--signal", "USR2", container)
+        self.running[arn] = text
+
+
+def short(arn: str) -> str:
+    """Return a name for HAProxy and Docker of a target group or load balancer."""
+    name, identity = arn.split("/")[-2:]
+    return f"{name}-{identity[:8]}"
+
+
+def serving(elb: Any, group: str) -> list[str]:
+    """Return the load balancers that forward to a target group."""
+    return [
+        b.arn for b in elb.load_balancers.values() if any(group in forwarded(entry) for entry in b.listeners.values())
+    ]
+
+
+def forwarded(listener: Any) -> set[str]:
+    """Return the target groups that a listener forwards to."""
+    actions = [*listener.default_actions, *(a for rule in listener.rules.values() for a in rule.actions)]
+    found = set()
+    for action in (a.data if hasattr(a, "data") else a for a in actions):
+        groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or []
+        found |= {t["TargetGroupArn"] for t in groups} | (
+            {action["TargetGroupArn"]} if action.get("TargetGroupArn") else set()
+        )
+    return found
+
+
+def matches(status: int, codes: str) -> bool:
+    """Return whether a status is among ``200,300-399``."""
+    spans = [part.partition("-") for part in codes.split(",")]
+    return any(int(low) <= status <= int(high or low) for low, _, high in spans)
+
+
+def match(condition: dict[str, Any]) -> str:
+    """Return HAProxy's form of a rule's condition."""
+    field = condition["Field"]
+    config: dict[str, Any] = next(
+        (condition[key] for key in condition if key.endswith("Config") and condition[key]), {}
+    )
+    values = config.get("Values") or condition.get("Values") or []
+    pattern = "|".join(
+        "^" + re.sub(r"\\([*?])", lambda m: {"*": ".*", "?": "."}[m[1]], re.escape(str(v))) + "$" for v in values
+    )
+    if field == "query-string":
+        return (
+            " ".join(f"{{ url_param({v['Key']}) -m str {v['Value']} }}" for v in values if v.get("Key"))
+            or "{ always_false }"
+        )
+    return {
+        "path-pattern": f"{{ path -m reg {pattern} }}",
+        "host-header": f"{{ req.hdr(host),field(1,:) -m reg -i {pattern} }}",
+        "http-header": f"{{ req.hdr({config.get('HttpHeaderName', 'none')}) -m reg -i {pattern} }}",
+        "http-request-method": f"{{ method {' '.join(map(str, values))} }}",
+        "source-ip": f"{{ src {' '.join(map(str, values))} }}",
+    }[field]

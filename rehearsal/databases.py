@@ -1,0 +1,160 @@
+"""RDS PostgreSQL instances as containers, reached by their endpoint's name."""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import IPv4Network
+from typing import Any, NamedTuple
+
+from rehearsal.balancer import services_image
+from rehearsal.containers import containers, create, docker, process, remove
+from rehearsal.network import Networks
+from rehearsal.world import World
+
+# The master user is no superuser on AWS: it may make databases and roles.
+START = """set -eu
+bin=$(echo /usr/lib/postgresql/*/bin) data=/var/lib/postgresql/rds
+if ! [ -e $data/ready ]; then
+  rm -rf $data && install -d -o postgres -m 700 $data
+  runuser -u postgres -- $bin/initdb -D $data -A scram-sha-256 --pwfile=/etc/rds/superuser -U rdsadmin >/dev/null
+  openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj "/CN=$RDS_NAME" -addext "subjectAltName=DNS:$RDS_NAME" \\
+    -keyout $data/server.key -out $data/server.crt 2>/dev/null
+  chown postgres $data/server.* && chmod 600 $data/server.key
+  printf '%s\\n' "listen_addresses = '*'" "port = $RDS_PORT" 'ssl = on' "unix_socket_directories = '/run/rds'" >>$data/postgresql.conf
+  printf '%s\\n' 'local all rdsadmin trust' "$RDS_HOST all all 0.0.0.0/0 scram-sha-256" >$data/pg_hba.conf
+  touch $data/ready
+fi
+install -d -o postgres /run/rds
+exec runuser -u postgres -- $bin/postgres -D $data
+"""
+
+
+GRANT = """
+select format('create role %I login createdb createrole', :'user') where not exists (select from pg_roles where rolname = :'user') \\gexec
+select format('alter role %I password %L', :'user', :'password') \\gexec
+select format('create database %I owner %I', :'database', :'user')
+  where not exists (select from pg_database where datname = :'database') \\gexec
+"""
+
+
+class Wanted(NamedTuple):
+    """What the API says of a database."""
+
+    name: str
+    status: str
+    port: int
+    user: str
+    password: str
+    database: str
+    endpoint: str
+    vpc: str
+    cidr: str
+    subnet: str
+    force_ssl: bool
+    rules: str
+
+
+class Databases:
+    """The loop of databases."""
+
+    def __init__(self, world: World, networks: Networks) -> None:
+        self.world, self.networks = world, networks
+        self.secrets: dict[str, str] = {}  # database: hash of the password in force
+
+    def step(self) -> None:
+        """Bring the containers to what the API says, and say when a database is available."""
+        prefix = f"{self.world.settings.name}-db-"
+        with self.world.lock:
+            wanted = [
+                self._wanted(d)
+                for d in self.world.backend("rds").databases.values()
+                if str(d.engine).startswith("postgres")
+            ]
+        have = {
+            name.removeprefix(prefix): s
+            for name, s in containers(self.world.settings.name).items()
+            if name.startswith(prefix)
+        }
+        for name in set(have) - {w.name for w in wanted}:
+            remove(prefix + name)
+            self.secrets.pop(name, None)
+            self.world.addresses.pop(name, None)
+        for want in wanted:
+            self._apply(prefix + want.name, want, have.get(want.name))
+
+    def _wanted(self, kept: Any) -> Wanted:
+        ec2, rds = self.world.backend("ec2"), self.world.backend("rds")
+        group = rds.subnet_groups.get(kept.db_subnet_group_name)
+        subnets = list(group.subnets) if group else list(ec2.get_default_subnets().values())
+        subnet = min(subnets, key=lambda s: str(s.id))
+        same = sorted(d.db_instance_identifier for d in rds.databases.values())
+        self.world.addresses[kept.db_instance_identifier] = str(
+            IPv4Network(subnet.cidr_block)[-30 - same.index(kept.db_instance_identifier)]
+        )
+        parameters = rds.db_parameter_groups.get(kept.db_parameter_group_name)
+        force = str(
+            ((parameters.parameters if parameters else {}).get("rds.force_ssl") or {}).get("ParameterValue", "1")
+        )
+        groups = [ec2.get_security_group_from_id(g) for g in kept.vpc_security_group_ids or []]
+        rules = (
+            self.networks.rules(groups, subnet.vpc_id, subnet.id, public=False)
+            if subnet.vpc_id in self.networks.made
+            else ""
+        )
+        return Wanted(kept.db_instance_identifier, kept.status, int(kept.port), kept.master_username, kept.master_user_password,
+                      kept.db_name or "postgres", kept.address, subnet.vpc_id, ec2.get_vpc(subnet.vpc_id).cidr_block, subnet.id,
+                      force != "0", rules)  # fmt: skip
+
+    def _apply(self, container: str, want: Wanted, have: str | None) -> None:
+        settings = self.world.settings
+        if have is None:
+            image = services_image(settings.image)
+            options = [*self.networks.ensure(want.vpc, want.cidr), f"--ip={self.world.addresses[want.name]}",
+                       f"--env=RDS_NAME={want.endpoint}", f"--env=RDS_PORT={want.port}",
+                       f"--env=RDS_HOST={'hostssl' if want.force_ssl else 'host'}", "--cap-add=NET_ADMIN"]  # fmt: skip
+            secret = hashlib.sha256(f"superuser {want.password}".encode()).hexdigest()
+            create(container, settings.name, image, ["sh", "-c", START], options, {"/etc/rds/superuser": secret + "\n"})
+        elif have == "exited" and want.status != "stopped":
+            docker("start", container)
+        elif have == "running" and want.status == "stopped":
+            docker("stop", container)
+        if want.status in {"creating", "available"}:
+            self.networks.protect(container, process(container), want.rules)
+            self._serve(container, want)
+
+    def _serve(self, container: str, want: Wanted) -> None:
+        """Give the master user its password and database; then the database is available."""
+        key = hashlib.sha256(f"{want.user} {want.password}".encode()).hexdigest()
+        if self.secrets.get(want.name) == key and want.status == "available":
+            return
+        psql = [
+            "exec",
+            "-i",
+            container,
+            "psql",
+            "-h",
+            "/run/rds",
+            "-p",
+            str(want.port),
+            "-U",
+            "rdsadmin",
+            "-d",
+            "postgres",
+            "-qAt",
+        ]
+        if docker(*psql, "-c", "select 1", check=False) != "1":
+            return
+        given = {"user": want.user, "password": want.password, "database": want.database}
+        lines = [f"\\set {name} '{escaped(value)}'" for name, value in given.items()]
+        docker(*psql, "-v", "ON_ERROR_STOP=1", text="\n".join([*lines, GRANT]))
+        self.secrets[want.name] = key
+        with self.world.lock:
+            kept = self.world.backend("rds").databases.get(want.name)
+            if kept is not None and kept.status == "creating":
+                kept.status = "available"
+                self.world.say(f"{want.name} is available")
+
+
+def escaped(value: str) -> str:
+    """Return a value as psql reads it between single quotes."""
+    return value.replace("\\", "\\\\").replace("'", "\\'")
