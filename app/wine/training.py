@@ -6,6 +6,7 @@ fitted on predictions for notes that their model had not seen, and is itself mea
 
 import platform
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from app.wine import quality
 from app.wine.analytics import make_table
-from app.wine.counting import Counts, Weighting, count
+from app.wine.counting import Counts, Features, Weighting, count
 from app.wine.dataset import Dataset, Review, read_starter
 from app.wine.features import Doubles, Reader
 from app.wine.model import Calibration, Probe, WineModel, calibrate, reach
@@ -57,7 +58,7 @@ _SMOOTHING: Final = 0.3
 _COVERAGE: Final = (0.25, 0.4)
 _COVERAGE_QUANTILE: Final = 0.002
 _PROBES: Final = 5
-_LIBRARIES: Final = ("numpy", "scipy", "scikit-learn", "nltk")
+_LIBRARIES: Final = ("numpy", "scipy", "nltk")
 
 Labels = npt.NDArray[np.int64]
 Progress = Callable[[float, str], None]
@@ -159,7 +160,7 @@ def train(dataset: Dataset, options: Options | None = None, progress: Progress |
 
     `progress` is called with the share done (0 to 1) and a sentence.
     """
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn, which serving never needs
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - serving never needs it
 
     with threadpool_limits(1):  # the matrices are small: threads would only wait for each other
         return _train(dataset, options or Options(), progress or (lambda _share, _sentence: None))
@@ -274,12 +275,19 @@ def read_notes(
     rng = random.Random(seed)  # noqa: S311 - which words are cut out is no secret
     clipped = [replace(review, description=_clip(review.description, rng)) for review in reviews]
     rows = [*reviews, *prior, *clipped]
-    documents = [reader.read(review.description) for review in rows]
+    words: list[list[str]] = []
+
+    def features() -> Iterator[Features]:
+        for review in rows:  # one at a time: taken apart, a note is a hundred times its size
+            document = reader.read(review.description)
+            words.append([sys.intern(word) for word in document.words])
+            yield document.features
+
     weights = np.ones(len(rows))
     weights[len(reviews) : len(reviews) + len(prior)] = PRIOR_WEIGHT
     return Corpus(
-        count(document.features for document in documents),
-        [document.words for document in documents],
+        count(features()),
+        words,
         np.array([index[review.country] for review in rows], dtype=np.int64),
         [review.variety for review in rows],
         weights,
@@ -303,10 +311,18 @@ def starter_prior(dataset: Dataset, classes: Sequence[str]) -> list[Review]:
 
 
 def folds_of(labels: Labels, folds: int, seed: int) -> Iterator[tuple[Labels, Labels]]:
-    """Stratified folds: rows to fit on, rows held out."""
-    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - serving never needs scikit-learn
-
-    yield from StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
+    """Stratified folds: rows to fit on, rows held out. Each class is shuffled and dealt out to the folds in turn."""
+    rng = np.random.default_rng(seed)
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    dealt = 0
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        fold_of[rows] = (
+            dealt + np.arange(len(rows))
+        ) % folds  # going on where the last class ended keeps the folds equal
+        dealt += len(rows)
+    for number in range(folds):
+        yield np.flatnonzero(fold_of != number), np.flatnonzero(fold_of == number)
 
 
 def hold_out(
@@ -361,7 +377,9 @@ def fit_shrink(held: HeldOut, labels: Labels) -> float:
 def fit(notes: Corpus, classes: int) -> Fitted:
     """Vocabulary, weights and variety evidence from these notes and no others."""
     weighting = Weighting.fit(notes.counts)
-    weights, bias = _logistic_regression(weighting.apply(notes.counts), notes.labels, _balanced(notes, classes))
+    weights, bias = _logistic_regression(
+        weighting.apply(notes.counts), notes.labels, _balanced(notes, classes), classes
+    )
     varieties, evidence = _variety_evidence(notes, classes)
     return Fitted(weighting, weights, bias, varieties, evidence)
 
@@ -417,25 +435,46 @@ def _balanced(notes: Corpus, classes: int) -> Doubles:
     return weights
 
 
-def _logistic_regression(matrix: Any, labels: Labels, sample_weight: Doubles) -> tuple[Doubles, Doubles]:
-    """Weights (features, classes) and bias of a multinomial logistic regression with an L2 penalty."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - serving never needs scikit-learn
+def _logistic_regression(matrix: Any, labels: Labels, sample_weight: Doubles, classes: int) -> tuple[Doubles, Doubles]:
+    """Weights (features, classes) and bias of a multinomial logistic regression with an L2 penalty.
 
-    model = LogisticRegression(C=INVERSE_REGULARISATION, max_iter=2000, tol=1e-4)
+    Minimises `C * sum of weighted log-losses + |weights|^2 / 2`, as scikit-learn's LogisticRegression does; the bias is free.
+    """
     if len(labels) > ROTATE_BELOW:
-        model.fit(matrix, labels, sample_weight=sample_weight)
-        weights = model.coef_.T
-    else:
-        # the optimum lies in the span of the notes: rotate into it (an SVD by way of the Gram matrix), solve, rotate back
-        values, vectors = np.linalg.eigh((matrix @ matrix.T).toarray())
-        kept = values > 1e-9
-        scale = np.sqrt(values[kept])
-        model.fit(vectors[:, kept] * scale, labels, sample_weight=sample_weight)
-        weights = matrix.T @ ((vectors[:, kept] / scale) @ model.coef_.T)
-    bias = model.intercept_
-    if weights.shape[1] == 1:  # scikit-learn gives one column for two classes
-        weights, bias = np.hstack((-weights / 2, weights / 2)), np.concatenate((-bias / 2, bias / 2))
-    return np.asarray(weights, dtype=np.float64), np.asarray(bias, dtype=np.float64)
+        return _minimise(matrix, labels, sample_weight, classes)
+    # the optimum lies in the span of the notes: rotate into it (an SVD by way of the Gram matrix), solve, rotate back
+    values, vectors = np.linalg.eigh((matrix @ matrix.T).toarray())
+    kept = values > 1e-9
+    scale = np.sqrt(values[kept])
+    weights, bias = _minimise(vectors[:, kept] * scale, labels, sample_weight, classes)
+    return np.asarray(matrix.T @ ((vectors[:, kept] / scale) @ weights)), bias
+
+
+def _minimise(matrix: Any, labels: Labels, sample_weight: Doubles, classes: int) -> tuple[Doubles, Doubles]:
+    from scipy.optimize import minimize  # noqa: PLC0415 - serving never needs SciPy
+
+    rows, features = np.arange(len(labels)), matrix.shape[1]
+    total = sample_weight.sum()
+    penalty = 1.0 / (INVERSE_REGULARISATION * total)
+
+    def loss(values: Doubles) -> tuple[float, Doubles]:
+        weights, bias = values[:-classes].reshape(features, classes), values[-classes:]
+        logits = matrix @ weights + bias
+        logits -= logits.max(axis=1, keepdims=True)
+        right = logits[rows, labels]
+        np.exp(logits, out=logits)
+        sums = logits.sum(axis=1)
+        value = (sample_weight @ (np.log(sums) - right)) / total + penalty / 2 * float(
+            values[:-classes] @ values[:-classes]
+        )
+        logits *= (sample_weight / (sums * total))[:, None]
+        logits[rows, labels] -= sample_weight / total
+        slope = np.concatenate(((matrix.T @ logits + penalty * weights).ravel(), logits.sum(axis=0)))
+        return float(value), slope
+
+    settings = {"maxiter": 2000, "gtol": 1e-6, "ftol": 1e-10, "maxcor": 10}
+    found = minimize(loss, np.zeros((features + 1) * classes), jac=True, method="L-BFGS-B", options=settings).x
+    return found[:-classes].reshape(features, classes), found[-classes:]
 
 
 def _variety_evidence(notes: Corpus, classes: int) -> tuple[dict[str, int], Doubles]:

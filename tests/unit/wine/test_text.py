@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -52,30 +54,46 @@ def test_an_unknown_stemmer_is_named() -> None:
         stemmer("porter2")
 
 
-def test_stop_words_fall_back_when_nltk_has_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    import nltk
-
-    monkeypatch.setattr(nltk.data, "path", [])
-    nltk.corpus.stopwords.__dict__.get("_unload", lambda: None)()
+def test_stop_words_fall_back_when_the_host_has_no_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(text, "nltk_folders", lambda: [tmp_path, tmp_path / "absent"])
     listed, source = stop_words()
     assert source == "built-in"
     assert {"the", "and", "it's"} <= listed
     assert Backend(stop_words=source).as_dict() == {"tokenizer": "regexp", "stemmer": "none", "stop_words": "built-in"}
 
 
-def test_stop_words_of_nltk_are_used_when_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    import nltk.corpus
-
-    class Installed:
-        @staticmethod
-        def words(language: str) -> list[str]:
-            assert language == "english"
-            return ["the", "ourselves"]
-
-    monkeypatch.setattr(nltk.corpus, "stopwords", Installed())
+@pytest.mark.parametrize("packed", [False, True])
+def test_stop_words_of_nltk_are_used_when_they_are_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, packed: bool
+) -> None:
+    corpora = tmp_path / "corpora"
+    corpora.mkdir()
+    if packed:
+        with zipfile.ZipFile(corpora / "stopwords.zip", "w") as archive:
+            archive.writestr("stopwords/english", "the\nourselves\n")
+    else:
+        (corpora / "stopwords").mkdir()
+        (corpora / "stopwords" / "english").write_text("the\nourselves\n", encoding="utf-8")
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path))
     listed, source = stop_words()
     assert source == "nltk"
     assert "ourselves" in listed
+
+
+@pytest.mark.parametrize("name", ["stopwords.zip", "stopwords/english"])
+def test_a_damaged_corpus_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "corpora" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\xfe\x00")
+    assert text._english_stop_words(tmp_path) == frozenset()
+
+
+def test_the_folders_are_nltks_own() -> None:
+    import nltk
+
+    ours = {str(folder) for folder in text.nltk_folders()}
+    theirs = {path for path in nltk.data.path if not path.startswith(str(Path.home()))}
+    assert theirs <= ours
 
 
 def test_content_words_say_something() -> None:
