@@ -84,26 +84,25 @@ class Databases:
 
     def _wanted(self, kept: Any) -> Wanted:
         ec2, rds = self.world.backend("ec2"), self.world.backend("rds")
-        group = rds.subnet_groups.get(kept.db_subnet_group_name)
-        subnets = list(group.subnets) if group else list(ec2.get_default_subnets().values())
+        group = getattr(kept, "db_subnet_group", None)
+        subnets = group._subnets if group else list(ec2.get_default_subnets().values())  # noqa: SLF001  moto has no public name
         subnet = min(subnets, key=lambda s: str(s.id))
         same = sorted(d.db_instance_identifier for d in rds.databases.values())
         self.world.addresses[kept.db_instance_identifier] = str(
             IPv4Network(subnet.cidr_block)[-30 - same.index(kept.db_instance_identifier)]
         )
         parameters = rds.db_parameter_groups.get(kept.db_parameter_group_name)
-        force = str(
-            ((parameters.parameters if parameters else {}).get("rds.force_ssl") or {}).get("ParameterValue", "1")
-        )
+        given = (parameters.parameters if parameters else {}).get("rds.force_ssl") or {}
         groups = [ec2.get_security_group_from_id(g) for g in kept.vpc_security_group_ids or []]
         rules = (
             self.networks.rules(groups, subnet.vpc_id, subnet.id, public=False)
             if subnet.vpc_id in self.networks.made
             else ""
         )
-        return Wanted(kept.db_instance_identifier, kept.status, int(kept.port), kept.master_username, kept.master_user_password,
+        password = kept._master_user_password  # noqa: SLF001  likewise
+        return Wanted(kept.db_instance_identifier, kept.status, int(kept.port), kept.master_username, password,
                       kept.db_name or "postgres", kept.address, subnet.vpc_id, ec2.get_vpc(subnet.vpc_id).cidr_block, subnet.id,
-                      force != "0", rules)  # fmt: skip
+                      str(given.get("ParameterValue", "1")) != "0", rules)  # fmt: skip
 
     def _apply(self, container: str, want: Wanted, have: str | None) -> None:
         settings = self.world.settings
