@@ -21,6 +21,8 @@ _LOCK: Final = "training.lock"
 _PROGRESS: Final = "training.json"
 _LOG: Final = "training.log"
 _START_SECONDS: Final = 20.0
+_TRIES: Final = 4
+_TRY_SECONDS: Final = 0.02
 
 State = Literal["idle", "running", "done", "failed", "interrupted"]
 
@@ -48,13 +50,25 @@ def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise Busy("A training is running already.") from error
+        _take(descriptor, wait=wait)
         yield
     finally:
         os.close(descriptor)
+
+
+def _take(descriptor: int, *, wait: bool) -> None:
+    if wait:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    for attempt in range(_TRIES):  # somebody may only be looking whether it is taken
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if attempt == _TRIES - 1:
+                raise Busy("A training is running already.") from error
+            time.sleep(_TRY_SECONDS)
+        else:
+            return
 
 
 def write_progress(folder: Path, progress: Progress) -> None:

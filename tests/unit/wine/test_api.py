@@ -104,6 +104,15 @@ def test_the_manifest_has_an_alarm_on_it() -> None:
     assert (alarm["metric"], alarm["above"]) == ("PredictionLatency", 2000)
 
 
+def test_the_manifest_has_a_daily_backup() -> None:
+    (storage,) = [job for job in load(ROOT / "app" / "wine").data["backup"] if job["what"] == "storage"]
+    minute, hour, *days = storage["schedule"].split()
+    assert minute.isdigit()
+    assert hour.isdigit()
+    assert days == ["*", "*", "*"]
+    assert storage["keep_days"] == 30
+
+
 def test_a_batch_of_items_comes_back_in_order(api: TestClient) -> None:
     items = [{"description": f"{NOTE} {number}", "top_k": 1} for number in range(5)] + [{"description": "qwertz uiop"}]
     answer = api.post("/predict/batch", json={"items": items})

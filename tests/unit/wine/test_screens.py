@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import streamlit as st
 import uvicorn
 from fastapi.testclient import TestClient
 from streamlit.testing.v1 import AppTest
 
 from app.core import artefacts, client
 from app.core.settings import clear_settings
+from app.wine import job
 from app.wine.screens import common, figures, predict
 
 from .conftest import PASSWORD
@@ -142,6 +145,41 @@ def test_the_batch_page_asks_for_a_file() -> None:
 
 
 @pytest.mark.usefixtures("served")
+def test_a_file_is_answered_with_progress_and_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.wine.screens import batch
+
+    shares: list[float] = []
+    progress = st.progress
+
+    def watched(value: float, text: str) -> Any:
+        bar = progress(value, text)
+        moved = bar.progress
+        monkeypatch.setattr(bar, "progress", lambda share, text: (shares.append(share), moved(share, text)))
+        return bar
+
+    monkeypatch.setattr(batch.st, "progress", watched)
+    screen = run(batch_page)
+    screen.file_uploader[0].upload("notes.csv", batch.SAMPLE.encode(), "text/csv").run()
+    screen.button[0].click().run()
+    assert not screen.exception
+    shown = text_of(screen)
+    assert "of 5 notes answered" in shown
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    told = screen.session_state["batch"]["csv"].decode()
+    assert told.splitlines()[0] == "description,variety,predicted_country,confidence,top,reason,model_version"
+    assert len(told.splitlines()) == 6
+
+
+@pytest.mark.usefixtures("served")
+def test_a_file_that_cannot_be_read_is_explained() -> None:
+    screen = run(batch_page)
+    screen.file_uploader[0].upload("notes.csv", b"note\nplum\n", "text/csv").run()
+    screen.button[0].click().run()
+    assert "one of them must be description" in text_of(screen)
+
+
+@pytest.mark.usefixtures("served")
 def test_analytics_show_seven_charts_with_their_sentences() -> None:
     screen = run(analytics_page)
     assert len(screen.get("plotly_chart")) == 7
@@ -183,6 +221,22 @@ def test_training_is_behind_the_password() -> None:
     screen.button[0].click().run()
     assert "Train now" in [button.label for button in screen.button]
     assert "No training has run yet." in text_of(screen)
+
+
+@pytest.mark.usefixtures("served")
+def test_a_training_is_shown_while_it_runs(state: Path) -> None:
+    screen = run(model_page)
+    screen.text_input[0].set_value(PASSWORD)
+    screen.button[0].click().run()
+    with job.exclusive(state):
+        job.write_progress(state, job.Progress("running", 0.4, "fold 2 of 5 done", 1.0))
+        screen.run()
+        assert "Fold 2 of 5 done" in str(screen.get("progress")[0].proto)
+        job.write_progress(
+            state, job.Progress("failed", 0.4, "The training failed.", 1.0, 2.0, error="no column description")
+        )
+    screen.run()
+    assert "no column description" in text_of(screen)
 
 
 @pytest.mark.usefixtures("unreachable")
