@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -11,11 +12,12 @@ import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from rehearsal.containers import create, docker, image, inside, process, remove
+from rehearsal.containers import ask_socket, create, docker, image, inside, process, remove
 from rehearsal.network import Networks
-from rehearsal.world import Health, World
+from rehearsal.world import Health, RehearsalError, World
 
 RECIPE = """FROM {base}
 RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends haproxy postgresql \\
@@ -67,10 +69,12 @@ class Balancers:
         self.streaks: dict[tuple[str, str], tuple[bool, int]] = {}  # target: last result, how often in a row
         self.numbers: dict[str, int] = {}  # load balancer: which ports it has
         self.due: dict[tuple[str, str], float] = {}
+        self.fresh: dict[tuple[str, str], Health] = {}  # what this step's checks have decided
         self.pool = ThreadPoolExecutor(8, "health")
 
     def step(self) -> None:
         """Check the targets that are due, then put the balancers' configuration in force."""
+        self.fresh.clear()
         for result in self.pool.map(self._check, self._checks()):
             self._note(*result)
         with self.world.lock:
@@ -86,6 +90,11 @@ class Balancers:
             self.world.addresses.pop(gone, None)
         for plan in plans:
             self._apply(*plan)
+        with self.world.lock:  # a target is called healthy when requests reach it
+            groups = self.world.backend("elbv2").target_groups
+            self.world.health.update(
+                {k: v for k, v in self.fresh.items() if k[0] in groups and k[1] in groups[k[0]].targets}
+            )
 
     # ------------------------------------------------------------------ health
     def _checks(self) -> list[Check]:
@@ -149,7 +158,7 @@ class Balancers:
                 good and before in {"initial", "unused"}
             ):  # AWS takes the first success of a new target
                 after = Health("healthy") if good else Health("unhealthy", reason, words)
-                self.world.health[key] = after
+                self.fresh[key] = after
                 if after.state != before:
                     self.world.say(f"{check.target} is {after.state} in {group.name} {words}")
             elif before == "unused":
@@ -273,8 +282,9 @@ class Balancers:
         secure = " ssl verify none" if group.protocol == "HTTPS" else ""
         targets = {key: t for key, t in group.targets.items()
                    if (i := ec2.get_instance_by_id(key)) is None or i.state == "running"}  # fmt: skip
-        healthy = [key for key in targets if self.world.health_of(group.arn, key).state == "healthy"]
-        failed = [key for key in targets if self.world.health_of(group.arn, key).state == "unhealthy"]
+        states = {key: self.fresh.get((group.arn, key), self.world.health_of(group.arn, key)).state for key in targets}
+        healthy = [key for key in targets if states[key] == "healthy"]
+        failed = [key for key in targets if states[key] == "unhealthy"]
         for key in healthy or (
             failed if len(failed) == len(targets) else []
         ):  # all of them sick: AWS asks them all the same
@@ -309,7 +319,20 @@ class Balancers:
         else:
             docker("exec", container, "haproxy", "-c", "-q", "-f", "/lb/haproxy.cfg")
             docker("kill", "--signal", "USR2", container)
+            self._settle(folder / "admin.sock", files["haproxy.cfg"])
         self.running[arn] = text
+
+    @staticmethod
+    def _settle(sock: Path, config: str) -> None:
+        """Wait until HAProxy has taken over its new configuration."""
+        wanted = set(re.findall(r"^  server (\S+)", config, re.MULTILINE))
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                rows = ask_socket(sock, "show stat\n").splitlines()[1:]
+                if wanted == {row.split(",")[1] for row in rows if row} - {"FRONTEND", "BACKEND"}:
+                    return
+            time.sleep(0.1)
+        raise RehearsalError(f"HAProxy did not take its configuration over within 5 s: {sock.parent / 'haproxy.cfg'}")
 
 
 def short(arn: str) -> str:

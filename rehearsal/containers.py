@@ -186,7 +186,7 @@ def cpu_seconds(container_id: str) -> float | None:
     return None
 
 
-def connect_unix(path: Path, command: str) -> str:
+def ask_socket(path: Path, command: str) -> str:
     """Return what a program answers to a line on its socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(5)

@@ -91,7 +91,7 @@ class Databases:
         self.world.addresses[kept.db_instance_identifier] = str(
             IPv4Network(subnet.cidr_block)[-30 - same.index(kept.db_instance_identifier)]
         )
-        parameters = rds.db_parameter_groups.get(kept.db_parameter_group_name)
+        parameters = rds.db_parameter_groups.get(kept.db_parameter_group_name or "")
         given = (parameters.parameters if parameters else {}).get("rds.force_ssl") or {}
         groups = [ec2.get_security_group_from_id(g) for g in kept.vpc_security_group_ids or []]
         rules = (

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rehearsal.balancer import serving, short
-from rehearsal.containers import connect_unix
+from rehearsal.containers import ask_socket
 from rehearsal.world import World
 
 COMPARE = {
@@ -47,7 +47,7 @@ class Watch:
     def _stats(self, arn: str) -> list[dict[str, str]]:
         """Return HAProxy's counters."""
         try:
-            text = connect_unix(self.world.settings.directory / "balancers" / short(arn) / "admin.sock", "show stat\n")
+            text = ask_socket(self.world.settings.directory / "balancers" / short(arn) / "admin.sock", "show stat\n")
         except OSError:
             return []
         return list(csv.DictReader(io.StringIO(text.removeprefix("# "))))
