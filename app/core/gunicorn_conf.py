@@ -12,6 +12,7 @@ from app.core.settings import get_settings
 _settings: Final = get_settings()
 
 bind = "127.0.0.1:8000"
+control_socket_disable = True  # systemd steers it; both slots would share one path
 worker_class = "uvicorn_worker.UvicornWorker"
 accesslog = None  # app.core.api writes one JSON line a request
 forwarded_allow_ips = ""  # app.core.asgi believes nginx, and only on the unix socket

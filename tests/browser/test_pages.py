@@ -134,13 +134,16 @@ def open_page(visit: Visit, name: str, heading: str) -> Page:
     """Open a page by the navigation, as a visitor does: a deep link makes Streamlit's client try a wrong path first."""
     page = visit.go("/wine/")
     settled(page)
-    link = page.get_by_role("link", name=name, exact=False).first
-    if not link.is_visible():  # on a phone the pages are behind a button
-        page.get_by_test_id("stExpandSidebarButton").click()
+    expand = page.get_by_test_id("stExpandSidebarButton")
+    if visit.size == "phone":  # there the pages are behind a button
+        expand.click()
+    link = page.get_by_role("link", name=name).first
+    expect(link).to_be_in_viewport()
     link.click()
     expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()
-    if visit.size == "phone" and page.get_by_test_id("stSidebarCollapseButton").is_visible():
-        page.get_by_test_id("stSidebarCollapseButton").click()
+    if visit.size == "phone":
+        page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
+        expect(link).not_to_be_in_viewport()
     settled(page)
     return page
 

@@ -42,7 +42,7 @@ def test_the_portal_and_the_apps_answer(local_host: LocalHost) -> None:
         assert client.get("/wine/").status_code == 200
         answer = client.post("/wine/api/predict", json=NOTE).json()
         assert answer["top"]
-        assert answer["model_version"].startswith("wine/")
+        assert re.fullmatch(r"\d{8}T[\d.]+Z-[0-9a-f]{8}", answer["model_version"])
 
 
 def test_again_changes_nothing(local_host: LocalHost) -> None:
@@ -128,7 +128,7 @@ def test_the_metadata_address_is_out_of_reach(local_host: LocalHost) -> None:
 
 
 def test_logs_are_json_with_the_request_id(local_host: LocalHost) -> None:
-    request_id = local_host.get("/wine/api/health").headers["x-request-id"]
+    request_id = local_host.get("/wine/api/model").headers["x-request-id"]
     slot = local_host.app("wine")["slot"]
     local_host.wait(f"journalctl -o cat -u pergola-api@wine-{slot} | grep -q {request_id}", 10, "the API's log line")
     line = local_host.sh(f"journalctl -o cat -u pergola-api@wine-{slot} | grep {request_id} | tail -n 1")
