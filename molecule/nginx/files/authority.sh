@@ -22,4 +22,6 @@ cat >pebble.json <<'END'
 }}
 END
 grep -q app.test /etc/hosts || echo 127.0.0.1 app.test >>/etc/hosts
+# Pebble forgets its accounts when it ends; certbot would go on with one that nobody knows.
+rm -rf /etc/letsencrypt/accounts
 systemctl restart pebble.service ocsp.service

@@ -78,12 +78,14 @@ class Host:
         status, protocol = first.split()
         return Answer(int(status), protocol, json.loads(headers), self.sh("cat /tmp/body"))
 
-    def serial(self, name: str = "") -> str:
-        """Return the serial number of the certificate that is served."""
-        sni = f"-servername {name}" if name else ""
-        return self.sh(
-            f"echo | openssl s_client -connect 127.0.0.1:443 {sni} 2>/dev/null | openssl x509 -noout -serial"
+    def serial(self, *, other_than: str = "") -> str:
+        """Return the serial number of the certificate that is served, once it is another (a reload takes a moment)."""
+        ask = "echo | openssl s_client -connect 127.0.0.1:443 -servername app.test 2>/dev/null | openssl x509 -noout -serial"
+        found = self.sh(
+            f'for i in $(seq 50); do s=$({ask}); [ "$s" = "{other_than}" ] || break; sleep 0.2; done; echo "$s"'
         ).strip()
+        assert found != other_than, "the certificate has not changed in ten seconds"
+        return found
 
     def master(self) -> str:
         """Return the pid of nginx's master process: it changes when nginx is restarted, not when it is reloaded."""

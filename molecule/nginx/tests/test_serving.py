@@ -290,6 +290,8 @@ def test_maintenance_closes_everything_but_health(site: Any) -> None:
 def test_internal_pages_cannot_be_asked_for(site: Any) -> None:
     assert site.get("/.pergola/page").status == 404
     assert site.get("/.pergola/problem").status == 404
+    assert site.get("/demo/_stcore/metrics").status == 404
+    assert site.get("/demo/_stcore/health").status == 200
 
 
 def test_nginx_comes_back_when_it_is_killed(site: Any) -> None:
