@@ -33,7 +33,7 @@ def page() -> None:
     common.chart(
         "The 20 most frequent grapes",
         charts["varieties"]["insight"],
-        lambda: figures.varieties(charts["varieties"]),
+        partial(figures.varieties, charts["varieties"]),
         "varieties",
     )
     _pair(

@@ -8,6 +8,7 @@ from typing import Any, Final
 import streamlit as st
 
 from app.core.client import ApiError, api_client
+from app.wine.screens import figures
 
 FRESH_SECONDS: Final = 10
 
@@ -68,8 +69,8 @@ def problems_shown() -> Iterator[None]:
         st.stop()
 
 
-def show_problem(error: ApiError) -> None:
-    """What went wrong, in words for a visitor, with a button to try again."""
+def show_problem(error: ApiError, again: Callable[[], None] | None = None) -> None:
+    """What went wrong, in words for a visitor, with a button to try again (which calls `again` before the page runs)."""
     if error.status == 503:
         st.info(f"**Nearly there.** {error}", icon=":material/hourglass_top:")
     elif error.status in {0, 502, 504}:
@@ -78,9 +79,13 @@ def show_problem(error: ApiError) -> None:
         st.error(str(error), icon=":material/error:")
     if error.request_id and error.status >= 500:
         st.caption(f"Request {error.request_id}")
-    if st.button("Try again", icon=":material/refresh:", key=f"retry-{error.status}"):
-        get.clear()
-        st.rerun()
+    st.button("Try again", icon=":material/refresh:", key="retry", on_click=_retry, args=(again,))
+
+
+def _retry(again: Callable[[], None] | None) -> None:
+    get.clear()
+    if again is not None:
+        again()
 
 
 def heading(title: str, lead: str) -> None:
@@ -109,8 +114,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     )
 
 
-def chart(title: str, insight: str, draw: Callable[[], Any], key: str) -> None:
-    """A chart with its title and the sentence that it proves."""
+def chart(title: str, insight: str, draw: Callable[[figures.Palette], Any], key: str) -> None:
+    """A chart with its title and the sentence that it proves; `draw` is given the colours of the page."""
     st.subheader(title, anchor=False)
     st.markdown(insight.replace("$", r"\$"))
-    st.plotly_chart(draw(), key=key, config={"displayModeBar": False})
+    plot(draw, key)
+
+
+def plot(draw: Callable[[figures.Palette], Any], key: str) -> None:
+    """A chart in the colours of the page."""
+    st.plotly_chart(
+        draw(figures.DARK if st.context.theme.type == "dark" else figures.LIGHT),
+        key=key,
+        config={"displayModeBar": False},
+    )

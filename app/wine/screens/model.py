@@ -1,6 +1,7 @@
 """The model in service: how good it is, whether it means what it says, how it came here, and training it anew."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import streamlit as st
@@ -56,12 +57,12 @@ def _charts(told: dict[str, Any]) -> None:
         common.chart(
             "Confusion matrix",
             _most_confused(told["classes"], measured["confusion"]),
-            lambda: figures.confusion(told["classes"], measured["confusion"]),
+            partial(figures.confusion, told["classes"], measured["confusion"]),
             "confusion",
         )
     with right:
         common.chart(
-            "Calibration", _calibrated(measured), lambda: figures.calibration(measured["calibration"]), "calibration"
+            "Calibration", _calibrated(measured), partial(figures.calibration, measured["calibration"]), "calibration"
         )
 
 
@@ -89,7 +90,7 @@ def _calibrated(measured: dict[str, Any]) -> str:
 def _versions(versions: list[dict[str, Any]]) -> None:
     st.subheader("Versions", anchor=False)
     if len(versions) > 1:
-        st.plotly_chart(figures.history(versions), key="history", config={"displayModeBar": False})
+        common.plot(partial(figures.history, versions), "history")
     else:
         st.caption("One version so far: the chart over the versions begins with the second.")
     common.table(

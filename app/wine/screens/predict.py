@@ -99,7 +99,12 @@ def _use_example() -> None:
     chosen = st.session_state.get("example")
     if chosen in EXAMPLES:
         st.session_state["note"], st.session_state["variety"] = EXAMPLES[chosen]
-        st.session_state["run_example"] = True
+        _ask_again()
+
+
+def _ask_again() -> None:
+    """Ask in the next run of the page: a callback has no place to show anything."""
+    st.session_state["pending"] = True
 
 
 def _varieties() -> list[str]:
@@ -131,11 +136,11 @@ def _predict() -> None:
 
 
 def _answer() -> None:
-    if st.session_state.pop("run_example", False):
+    if st.session_state.pop("pending", False):
         _predict()
     shown: dict[str, Any] = st.session_state.get("answer") or {}
     if "problem" in shown:
-        common.show_problem(shown["problem"])
+        common.show_problem(shown["problem"], _ask_again)
     elif "hint" in shown:
         st.warning(shown["hint"], icon=":material/edit_note:")
     elif not shown:

@@ -256,6 +256,36 @@ def test_without_the_api_the_first_page_still_stands() -> None:
     assert screen.text_area[0].value == "Plum and oak"
 
 
+def test_trying_again_asks_again(served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = run(predict_page)
+    _point_at("http://127.0.0.1:9", monkeypatch)
+    screen.text_area[0].set_value("White pepper, green lentil and lime over stony fruit.")
+    screen.button[0].click().run()
+    assert "cannot be reached" in text_of(screen)
+    _point_at(served, monkeypatch)
+    next(button for button in screen.button if button.label == "Try again").click().run()
+    assert 'data-testid="answer">Austria' in text_of(screen)
+
+
+@pytest.mark.parametrize("palette", [figures.LIGHT, figures.DARK], ids=["light", "dark"])
+def test_colours_can_be_told_from_the_page(palette: figures.Palette) -> None:
+    """A contrast of at least 3 with the page, as WCAG asks of graphics."""
+    page = "#fbfaf7" if palette is figures.LIGHT else "#161a16"
+    for colour in (palette.wine, palette.green, palette.gold, palette.text):
+        assert _contrast(colour, page) >= 3, colour
+    assert len(set(palette.series)) == len(figures.LIGHT.series)
+
+
+def _contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
 @pytest.mark.parametrize(
     ("share", "shown"), [(0.0, "<1%"), (0.004, "<1%"), (0.5, "50%"), (0.999, ">99%"), (0.97, "97%")]
 )
