@@ -8,6 +8,7 @@ Exit codes: 0 trained (or nothing to do), 1 failed, 75 another training is runni
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     settings = get_settings(WineSettings)
     if given.background:
-        os.nice(10)
+        with contextlib.suppress(OSError):  # the sandbox of a service forbids even this
+            os.nice(10)
     try:
         with job.exclusive(settings.state_dir, wait=given.if_missing):
             return _run(given, settings)

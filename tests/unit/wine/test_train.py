@@ -35,6 +35,17 @@ def test_training_stores_a_model_and_a_report(
     assert (progress.state, progress.version) == ("done", version.id)
 
 
+def test_a_sandbox_that_forbids_nice_does_not_matter(
+    reviews: Path, storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    assert train.main(["--data", str(reviews), "--no-prior", "--background"]) == 0
+    assert load_or_none(storage) is not None
+
+
 def test_if_missing_trains_once(reviews: Path, storage: FolderStorage, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert train.main(["--data", str(reviews), "--no-prior", "--if-missing"]) == 0
