@@ -43,6 +43,7 @@ def _place(item: pytest.Item) -> str | None:
     return None
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group what shares a place, long places first."""
     order = {name: number for number, name in enumerate(PLACES)}
