@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,14 +69,17 @@ class Balancers:
         self.streaks: dict[tuple[str, str], tuple[bool, int]] = {}  # target: last result, how often in a row
         self.numbers: dict[str, int] = {}  # load balancer: which ports it has
         self.due: dict[tuple[str, str], float] = {}
+        self.pending: dict[tuple[str, str], Future[tuple[Check, str | None, str]]] = {}
         self.fresh: dict[tuple[str, str], Health] = {}  # what this step's checks have decided
-        self.pool = ThreadPoolExecutor(8, "health")
+        self.pool = ThreadPoolExecutor(16, "health")
 
     def step(self) -> None:
         """Check the targets that are due, then put the balancers' configuration in force."""
         self.fresh.clear()
-        for result in self.pool.map(self._check, self._checks()):
-            self._note(*result)
+        for check in self._checks():
+            self.pending[check.group, check.target] = self.pool.submit(self._check, check)
+        for key in [key for key, check in self.pending.items() if check.done()]:
+            self._note(*self.pending.pop(key).result())
         with self.world.lock:
             there = self.world.backend("elbv2").load_balancers
             self.numbers = {arn: number for arn, number in self.numbers.items() if arn in there}
@@ -109,7 +112,7 @@ class Balancers:
                         world.health[group.arn, key] = Health(
                             "unused", "Target.NotInUse", "Target group is not configured to receive traffic"
                         )
-                    elif now >= self.due.get((group.arn, key), 0):
+                    elif now >= self.due.get((group.arn, key), 0) and (group.arn, key) not in self.pending:
                         self.due[group.arn, key] = now + world.real(float(group.health_check_interval_seconds))
                         port = target["Port"] if group.health_check_port == "traffic-port" else group.health_check_port
                         found.append(Check(group.arn, key, instance.private_ip if instance else key, int(port), group.health_check_protocol,

@@ -69,6 +69,9 @@ def sweep(name: str) -> tuple[int, int]:
     """Remove every container and network of a rehearsal; return how many there were."""
     found = sorted(containers(name))
     remove(*found)
+    images = docker("image", "ls", f"{name}/ami", "--format", "{{.Repository}}:{{.Tag}}").split()
+    if images:
+        docker("image", "rm", *images, check=False)
     networks = docker("network", "ls", "--filter", f"label={LABEL}={name}", "--format", "{{.Name}}").split()
     for network in networks:
         docker("network", "rm", network)

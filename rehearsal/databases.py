@@ -77,6 +77,7 @@ class Databases:
         }
         for name in set(have) - {w.name for w in wanted}:
             remove(prefix + name)
+            self.world.processes.pop(prefix + name, None)
             self.secrets.pop(name, None)
             self.world.addresses.pop(name, None)
         for want in wanted:
@@ -118,8 +119,13 @@ class Databases:
         elif have == "running" and want.status == "stopped":
             docker("stop", container)
         if want.status in {"creating", "available"}:
-            self.networks.protect(container, process(container), want.rules)
+            self.networks.protect(container, self._process(container, have), want.rules)
             self._serve(container, want)
+
+    def _process(self, container: str, have: str | None) -> int:
+        if have != "running" or not self.world.processes.get(container):
+            self.world.processes[container] = process(container)
+        return self.world.processes[container]
 
     def _serve(self, container: str, want: Wanted) -> None:
         """Give the master user its password and database; then the database is available."""

@@ -43,6 +43,7 @@ class Machines:
         self.world, self.networks = world, networks
         self.cpu: dict[str, tuple[float, float]] = {}
         self.pool = ThreadPoolExecutor(2, "launch")
+        self.baked: set[str] = set()  # AMIs that are images here
         self.prefix = f"{world.settings.name}-i-"
 
     def step(self) -> None:
@@ -167,6 +168,7 @@ class Machines:
                 )
                 ami.state = "available"
                 self.world.say(f"{key} is baked from {ami.instance_id}")
-        for tag in docker("image", "ls", f"{name}/ami", "--format", "{{.Tag}}").split():
-            if tag not in amis:
-                docker("image", "rm", f"{name}/ami:{tag}", check=False)
+                self.baked.add(key)
+        for key in self.baked - set(amis):
+            docker("image", "rm", f"{name}/ami:{key}", check=False)
+            self.baked.discard(key)

@@ -40,6 +40,7 @@ class Site:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.built: dict[str, Any] = {}
+        self.clients: dict[str, Any] = {}
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one command of the rehearsal."""
@@ -65,6 +66,13 @@ class Site:
         )
 
     def client(self, service: str) -> Any:
+        """Return a client; making one costs more than a call."""
+        if service not in self.clients:
+            self.clients[service] = self.make_client(service)
+        return self.clients[service]
+
+    @staticmethod
+    def make_client(service: str) -> Any:
         return boto3.client(
             service, region_name="us-east-1", endpoint_url=f"http://127.0.0.1:{PORT}", aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal", config=Config(retries={"max_attempts": 5}),
@@ -87,6 +95,11 @@ class Site:
             "TargetHealthDescriptions"
         ]
         return sorted(t["Target"]["Id"] for t in found if t["TargetHealth"]["State"] == "healthy")
+
+    def phases(self) -> list[str]:
+        """Return the lifecycle state of each host of the fleet."""
+        found = self.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=["fleet"])
+        return [i["LifecycleState"] for i in found["AutoScalingGroups"][0]["Instances"]]
 
     def page(self, path: str = "/") -> tuple[int, str]:
         """GET a page through the balancer."""
