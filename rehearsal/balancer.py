@@ -39,11 +39,11 @@ defaults
 """
 
 
-def services_image(base: str) -> str:
+def services_image(name: str, base: str) -> str:
     """Return the image with HAProxy and PostgreSQL, built when it is not there."""
     recipe = RECIPE.format(base=base)
     key = hashlib.sha256((recipe + docker("image", "inspect", "-f", "{{.Id}}", base)).encode()).hexdigest()[:12]
-    return image(f"rehearsal/services:{key}", recipe)
+    return image(name, f"rehearsal/services:{key}", recipe)
 
 
 class Check(NamedTuple):
@@ -308,7 +308,7 @@ class Balancers:
         for name, content in files.items():
             (folder / name).write_text(content)
         if arn not in self.running:
-            base = services_image(settings.image)
+            base = services_image(settings.name, settings.image)
             options = [
                 *self.networks.ensure(vpc, cidr),
                 f"--ip={address}",

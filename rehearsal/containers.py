@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
@@ -42,6 +43,9 @@ def ready() -> None:
         raise RehearsalError(
             "instances need Linux and root (network namespaces). Run it with sudo, or with --no-bodies."
         )
+    missing = [program for program in ("docker", "iptables", "nsenter") if shutil.which(program) is None]
+    if missing:
+        raise RehearsalError(f"not installed: {', '.join(missing)}. Debian: apt install docker.io iptables util-linux")
     try:
         docker("version", "--format", "{{.Server.Version}}")
     except (OSError, RehearsalError) as error:
@@ -62,6 +66,7 @@ def process(container: str) -> int:
 def remove(*names: str) -> None:
     """Remove containers that may or may not be there."""
     if names:
+        docker("unpause", *names, check=False)  # a frozen process cannot die; Docker may wait for it for minutes
         docker("rm", "-f", "-v", *names, check=False)
 
 
@@ -75,36 +80,26 @@ def sweep(name: str) -> tuple[int, int]:
     networks = docker("network", "ls", "--filter", f"label={LABEL}={name}", "--format", "{{.Name}}").split()
     for network in networks:
         docker("network", "rm", network)
-    for chain in ("INPUT", "DOCKER-USER") if networks else ():
+    for chain in ("INPUT", "DOCKER-USER"):
         for rule in run("iptables", "-w", "-S", chain, check=False).splitlines():
             if f'rehearsal:{name}"' in rule or rule.split().count(f"rehearsal:{name}"):
                 run("iptables", "-w", "-D", *rule.replace('"', "").split()[1:])
     return len(found), len(networks)
 
 
-def firewall(name: str, bridge: str) -> None:
-    """Keep a network's machines from this machine and its metadata address; before the first of them starts.
+def shield(name: str, bridge: str, chain: str = "DOCKER-USER") -> None:
+    """Drop what containers on a bridge send to this machine's metadata address, or (INPUT) to the machine itself.
 
-    Frames between two of them pass the bridge, so ``! -o bridge`` leaves the VPC's own metadata service alone.
+    Frames between two of them pass the bridge, so ``! -o bridge`` leaves a VPC's own metadata service alone.
     """
-    mark = ["-m", "comment", "--comment", f"rehearsal:{name}"]
-    run(
-        "iptables",
-        "-w",
-        "-I",
-        "DOCKER-USER",
-        "-i",
-        bridge,
-        "!",
-        "-o",
-        bridge,
-        "-d",
-        "169.254.0.0/16",
-        *mark,
-        "-j",
-        "DROP",
-    )
-    run("iptables", "-w", "-I", "INPUT", "-i", bridge, "-m", "conntrack", "--ctstate", "NEW", *mark, "-j", "DROP")
+    rules = {
+        "DOCKER-USER": ["-i", bridge, "!", "-o", bridge, "-d", "169.254.0.0/16"],
+        "INPUT": ["-i", bridge, "-m", "conntrack", "--ctstate", "NEW"],
+    }
+    rule = [*rules[chain], "-m", "comment", "--comment", f"rehearsal:{name}", "-j", "DROP"]
+    if any(f"rehearsal:{name}" in line and bridge in line for line in run("iptables", "-w", "-S", chain).splitlines()):
+        return
+    run("iptables", "-w", "-I", chain, *rule)
 
 
 def create(name: str, label: str, image: str, command: list[str], options: list[str], files: Mapping[str, str]) -> None:
@@ -134,9 +129,10 @@ def archive(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def image(tag: str, recipe: str) -> str:
+def image(name: str, tag: str, recipe: str) -> str:
     """Build an image from a Dockerfile unless it is there; return its tag."""
     if not docker("image", "ls", "-q", tag):
+        shield(name, "docker0")  # the build runs in containers too
         docker("build", "-q", "-t", tag, "-", text=recipe, timeout=600)
     return tag
 

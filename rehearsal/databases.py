@@ -108,7 +108,7 @@ class Databases:
     def _apply(self, container: str, want: Wanted, have: str | None) -> None:
         settings = self.world.settings
         if have is None:
-            image = services_image(settings.image)
+            image = services_image(settings.name, settings.image)
             options = [*self.networks.ensure(want.vpc, want.cidr), f"--ip={self.world.addresses[want.name]}",
                        f"--env=RDS_NAME={want.endpoint}", f"--env=RDS_PORT={want.port}",
                        f"--env=RDS_HOST={'hostssl' if want.force_ssl else 'host'}", "--cap-add=NET_ADMIN"]  # fmt: skip

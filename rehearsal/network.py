@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from rehearsal import metadata
-from rehearsal.containers import LABEL, create, docker, firewall, listen_inside, process, remove, run
+from rehearsal.containers import LABEL, create, docker, listen_inside, process, remove, run, shield
 from rehearsal.server import serve
 from rehearsal.world import World
 
@@ -35,7 +35,8 @@ class Networks:
         with self.lock:
             if vpc not in self.made:
                 bridge = "rh" + hashlib.sha256(name.encode()).hexdigest()[:10]
-                firewall(self.world.settings.name, bridge)
+                for chain in ("DOCKER-USER", "INPUT"):
+                    shield(self.world.settings.name, bridge, chain)
                 docker("network", "create", f"--label={LABEL}={self.world.settings.name}", "--subnet", cidr, "--gateway",
                        str(IPv4Network(cidr)[1]), "-o", f"com.docker.network.bridge.name={bridge}", name)  # fmt: skip
                 try:
