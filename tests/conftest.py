@@ -18,14 +18,15 @@ from typing import Any
 
 import httpx
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from prober.hosts import ContainerHost
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
-# what starts first takes longest; everything of one place runs in one process, in the files' order
-PLACES = ("host", "molecule", "browser", "lint")
+# Folders of tests that share one thing: the tests' own host, or the two processors that a molecule scenario fills.
+PLACES = {"host": "host", "browser": "host", "molecule": "molecule", "rehearsal": "molecule"}
 
 
 def _part(nodeid: str) -> str:
@@ -33,25 +34,25 @@ def _part(nodeid: str) -> str:
     return parts[1] if len(parts) > 2 else "unit"
 
 
-def _place(item: pytest.Item) -> str | None:
-    part = _part(item.nodeid)
-    if part in {"host", "browser"}:
-        return "host"
-    if part == "molecule":
-        # one after the other: side by side they wait for the same two processors
-        return "molecule"
-    return None
+class PlaceScheduling(LoadScopeScheduling):
+    """Hands out a place's tests to one process, in order, and every other test by itself.
+
+    The places have most tests and so start first. (xdist's own groups read a test's id in a way that pytest 9.2 ended.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return PLACES.get(_part(nodeid), nodeid)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlaceScheduling:
+    """Schedule by place, whatever --dist says."""
+    return PlaceScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group what shares a place, long places first."""
-    order = {name: number for number, name in enumerate(PLACES)}
+    """Run what takes longest first."""
+    order = {name: number for number, name in enumerate([*PLACES, "lint"])}
     items.sort(key=lambda item: order.get(_part(item.nodeid), len(order)))
-    for item in items:
-        place = _place(item)
-        if place is not None:
-            item.add_marker(pytest.mark.xdist_group(place))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
