@@ -377,8 +377,8 @@ def test_an_app_of_the_project_brings_its_extra(project: Make) -> None:
     (root / "app/wine/app.yml").write_text(yaml.safe_dump({**MANIFEST, "name": "hello"}))
     (root / "app/wine").rename(root / "app/hello")
     hello = bundle.locked_requirements(root, manifest.load(root / "app/hello"), python="3.13", machine="x86_64")
-    assert "scikit-learn" not in hello
-    assert "scikit-learn" in requirements(project())
+    assert "plotly" not in hello
+    assert "plotly" in requirements(project())
 
 
 def test_markers_are_decided_for_the_hosts_python(project: Make) -> None:
