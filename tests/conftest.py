@@ -6,7 +6,6 @@ one process and in order; long places start first.
 
 from __future__ import annotations
 
-import functools
 import os
 import ssl
 import subprocess
@@ -89,9 +88,9 @@ class LocalHost(ContainerHost):
         self.https, self.http = int(https), int(http)
         self.url = f"https://127.0.0.1:{self.https}"
 
-    @functools.cached_property
+    @property
     def tls(self) -> ssl.SSLContext:
-        """Return TLS settings that trust the host's own certificate and check its name."""
+        """Return TLS settings that trust the certificate the host shows now and check its name."""
         return ssl.create_default_context(cadata=ssl.get_server_certificate(("127.0.0.1", self.https)))
 
     def get(self, path: str, timeout: float = 60) -> httpx.Response:

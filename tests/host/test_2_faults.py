@@ -28,7 +28,7 @@ def predict(host: LocalHost) -> httpx.Response:
 def serves(host: LocalHost) -> bool:
     try:
         return predict(host).status_code == 200 and host.get("/wine/").status_code == 200
-    except httpx.HTTPError:
+    except (httpx.HTTPError, OSError):
         return False
 
 
