@@ -58,7 +58,7 @@ r = json.loads((new / "release.json").read_text())
 files = [p for p in sorted(new.rglob("*")) if p.is_file() and p.name not in ("release.json", "release.env")]
 r["files"] = {{str(p.relative_to(new)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}}
 r["release"] = hashlib.sha256(json.dumps(r["files"]).encode()).hexdigest()[:12]
-(new / "release.json").write_text(json.dumps(r)); (new / "release.env").write_text("PERGOLA_RELEASE=" + r["release"])
+(new / "release.json").write_text(json.dumps(r)); (new / "release.env").write_text("PERGOLA_RELEASE=" + r["release"] + chr(10))
 with tarfile.open("/root/{name}.tar.gz", "w:gz") as tar:
     [tar.add(p, arcname=p.relative_to(new)) for p in sorted(new.rglob("*")) if p.is_file()]
 print(r["release"], r["env"])
