@@ -128,14 +128,6 @@ class Host:
         return re.sub(r"\s+", " ", (done.stdout + done.stderr).replace("\\n", " ").replace('\\"', '"'))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each host's tests together and in order: the hosts are tested side by side (see molecule.yml)."""
-    for item in items:
-        if isinstance(item, pytest.Function):
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["host"]))
-
-
 @pytest.fixture(scope="module")
 def empty_site(host: Any) -> Host:
     """Give a host where no app was ever started."""
