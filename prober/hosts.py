@@ -26,19 +26,23 @@ class ContainerHost:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def sh(self, script: str, *, check: bool = True, timeout: float = 300) -> str:
-        """Run a shell script; return its output (and errors, when they are not raised).
-
-        Raises:
-            HostError: It failed, unless ``check`` is off.
-        """
-        done = subprocess.run(
+    def ask(self, script: str, *, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a shell script and return how it ended and what it said, each stream by itself."""
+        return subprocess.run(
             ["docker", "exec", self.name, "sh", "-euc", script],
             capture_output=True,
             text=True,
             check=False,
             timeout=timeout,
         )
+
+    def sh(self, script: str, *, check: bool = True, timeout: float = 300) -> str:
+        """Run a shell script; return its output (and errors, when they are not raised).
+
+        Raises:
+            HostError: It failed, unless ``check`` is off.
+        """
+        done = self.ask(script, timeout=timeout)
         if check and done.returncode != 0:
             raise HostError(f"{self.name}: {script}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout + ("" if check else done.stderr)
@@ -46,13 +50,7 @@ class ContainerHost:
     def pergola(self, *words: str) -> dict[str, Any]:
         """Run ``pergola <words> --json``; return its answer, also when it refused."""
         script = f"pergola {' '.join(words)} --json"
-        done = subprocess.run(
-            ["docker", "exec", self.name, "sh", "-euc", script],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        done = self.ask(script, timeout=600)
         # only what it prints: what it says beside that quotes the apps' logs, which are JSON too
         answers = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if not answers:

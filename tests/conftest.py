@@ -132,19 +132,14 @@ class LocalHost(ContainerHost):
     def wait(self, script: str, seconds: float, what: str) -> None:
         """Wait until a script on the host succeeds."""
         deadline = time.monotonic() + seconds
-        while subprocess.run(
-            ["docker", "exec", self.name, "sh", "-euc", script], capture_output=True, check=False
-        ).returncode:
+        while self.ask(script).returncode:
             if time.monotonic() > deadline:
                 pytest.fail(f"{what} did not come within {seconds:.0f} s\n{self.journal()}")
             time.sleep(0.2)
 
     def journal(self, lines: int = 60) -> str:
         """Return the end of the host's journal."""
-        return subprocess.run(
-            ["docker", "exec", self.name, "journalctl", "--no-pager", "-o", "cat", f"-n{lines}"],
-            capture_output=True, text=True, check=False,
-        ).stdout  # fmt: skip
+        return self.ask(f"journalctl --no-pager -o cat -n{lines}").stdout
 
 
 @pytest.fixture(scope="session")

@@ -75,49 +75,48 @@ def broken_rungs(ladder: Ladder) -> list[str]:
         (
             ladder.gunicorn_keepalive_seconds > ladder.upstream_keepalive_seconds,
             "gunicorn keep-alive must outlive nginx's upstream keep-alive",
+            ("gunicorn_keepalive_seconds", "upstream_keepalive_seconds"),
         ),
         (
             ladder.nginx_keepalive_seconds > ladder.balancer_idle_seconds,
             "nginx keep-alive must outlive the balancer's idle timeout",
+            ("nginx_keepalive_seconds", "balancer_idle_seconds"),
         ),
         (
             ladder.websocket_read_seconds > ladder.streamlit_ping_seconds,
             "nginx's WebSocket read timeout must outlive Streamlit's ping",
+            ("websocket_read_seconds", "streamlit_ping_seconds"),
         ),
         (
             ladder.balancer_idle_seconds > ladder.streamlit_ping_seconds,
             "the balancer's idle timeout must outlive Streamlit's ping",
+            ("balancer_idle_seconds", "streamlit_ping_seconds"),
         ),
         (
             ladder.balancer_idle_seconds > ladder.longest_request_seconds,
             "the balancer's idle timeout must outlive the longest request",
+            ("balancer_idle_seconds", "longest_request_seconds"),
         ),
         (
             ladder.longest_request_seconds <= ladder.deregistration_seconds,
             "the longest request must fit into the deregistration delay",
+            ("longest_request_seconds", "deregistration_seconds"),
         ),
         (
             ladder.graceful_seconds > ladder.longest_request_seconds,
             "the graceful stop must outlive the longest request",
+            ("graceful_seconds", "longest_request_seconds"),
         ),
-        (ladder.graceful_seconds < ladder.stop_seconds, "the graceful stop must end before systemd's TimeoutStopSec"),
-        (ladder.drain_seconds >= 0, "the drain ceiling cannot be negative"),
+        (
+            ladder.graceful_seconds < ladder.stop_seconds,
+            "the graceful stop must end before systemd's TimeoutStopSec",
+            ("graceful_seconds", "stop_seconds"),
+        ),
+        (ladder.drain_seconds >= 0, "the drain ceiling cannot be negative", ("drain_seconds",)),
     )
-    return [f"{sentence} ({_figures(ladder, sentence)})" for holds, sentence in rungs if not holds]
-
-
-def _figures(ladder: Ladder, sentence: str) -> str:
-    names = {
-        "gunicorn keep-alive": ("gunicorn_keepalive_seconds", "upstream_keepalive_seconds"),
-        "nginx keep-alive": ("nginx_keepalive_seconds", "balancer_idle_seconds"),
-        "nginx's WebSocket": ("websocket_read_seconds", "streamlit_ping_seconds"),
-        "the balancer's idle timeout must outlive Streamlit": ("balancer_idle_seconds", "streamlit_ping_seconds"),
-        "the balancer's idle timeout must outlive the longest": ("balancer_idle_seconds", "longest_request_seconds"),
-        "the longest request": ("longest_request_seconds", "deregistration_seconds"),
-        "the graceful stop must outlive": ("graceful_seconds", "longest_request_seconds"),
-        "the graceful stop must end": ("graceful_seconds", "stop_seconds"),
-        "the drain": ("drain_seconds",),
-    }
-    rungs = ladder.as_dict()
-    shown = next(keys for start, keys in names.items() if sentence.startswith(start))
-    return ", ".join(f"{key} = {rungs[key]}" for key in shown)
+    seconds = ladder.as_dict()
+    return [
+        f"{sentence} ({', '.join(f'{name} = {seconds[name]}' for name in names)})"
+        for holds, sentence, names in rungs
+        if not holds
+    ]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.rehearsal.conftest import HTTP, HTTPS, Site
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600), pytest.mark.xdist_group("rehearsal")]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 REACH = "python3 -c 'import socket; socket.create_connection((\"{}\", {}), 2)'"
 

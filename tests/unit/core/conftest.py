@@ -5,18 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.core import auth, client, database, ratelimit
-from app.core.settings import Settings, clear_settings, get_settings
-
-
-def forget() -> None:
-    """Drop what modules remember for the life of a process."""
-    clear_settings()
-    database.engine.cache_clear()
-    client.api_client.cache_clear()
-    auth._prepared.cache_clear()
-    auth._hash_of.cache_clear()
-    ratelimit._opened.clear()
+from app.core.settings import Settings, get_settings
+from tests.unit.processes import forget
 
 
 @pytest.fixture(autouse=True)

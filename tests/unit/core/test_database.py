@@ -1,7 +1,5 @@
 """Databases and migrations."""
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +13,8 @@ from app.core.auth import AdminSession, LoginAttempt
 from app.core.database import DatabaseError, engine, make_engine, session
 from app.core.migrate import History, MigrationError, histories, main, pending, upgrade
 from app.core.settings import get_settings
+from tests.unit.processes import told_at_once
 
-ROOT = Path(__file__).resolve().parents[3]
 FIRST = """
 import sqlalchemy as sa
 from alembic import op
@@ -213,13 +211,7 @@ def test_several_runs_at_once_apply_each_migration_once(tmp_path: Path, url: str
         "from pathlib import Path\nfrom app.core.migrate import histories, upgrade\n"
         f"print(len(upgrade({url!r}, histories('demo', Path({str(tmp_path / 'app')!r})))))\n"
     )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    told = [process.communicate(timeout=90) for process in running]
+    told = told_at_once(program, 4)
     assert sorted(output.strip() for output, _ in told) == ["0", "0", "0", "3"], told
     with session(url, read_only=True) as db:
         assert db.scalar(text("SELECT count(*) FROM alembic_version")) == 1

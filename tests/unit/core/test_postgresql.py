@@ -5,7 +5,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from app.core import auth
 from app.core.database import engine, session
 from app.core.migrate import MigrationError, histories, pending, upgrade
 from app.core.settings import clear_settings
+from tests.unit.processes import told_at_once
 
-ROOT = Path(__file__).resolve().parents[3]
 SLOW = """
 '''A slow one.'''
 import time
@@ -95,13 +94,7 @@ def test_migrations_of_several_runs_at_once(url: str, tmp_path: Path) -> None:
         "from pathlib import Path\nfrom app.core.migrate import histories, upgrade\n"
         f"print(len(upgrade({url!r}, histories('demo', Path({str(tmp_path / 'app')!r})))))\n"
     )
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    told = [process.communicate(timeout=90) for process in running]
+    told = told_at_once(program, 3)
     assert sorted(output.strip() for output, _ in told) == ["0", "0", "2"], told
     lines = histories("demo", tmp_path / "app")
     assert pending(url, lines) == []

@@ -10,27 +10,17 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from app.core import artefacts, auth, client, database, ratelimit
-from app.core.settings import clear_settings
+from app.core import artefacts, auth
 from app.core.storage import FolderStorage
 from app.wine.dataset import Dataset, read_starter
 from app.wine.model import to_bytes
 from app.wine.store import ARTEFACT
 from app.wine.training import Options, Trained, train
+from tests.unit.processes import forget
 
 PASSWORD = "correct horse battery"
 COUNTRIES = ("Argentina", "Austria", "Germany", "New Zealand")
 EACH = 40
-
-
-def forget() -> None:
-    """Drop what modules remember for the life of a process."""
-    clear_settings()
-    database.engine.cache_clear()
-    client.api_client.cache_clear()
-    auth._prepared.cache_clear()
-    auth._hash_of.cache_clear()
-    ratelimit._opened.clear()
 
 
 @pytest.fixture(autouse=True)
