@@ -108,7 +108,8 @@ class Host:
         self.systemd = Systemd(self.module)
         self.clock = Clock()
         self.module.systemctl = self.systemd
-        self.module.journal = lambda *_: "the journal's last line"
+        self.logged = "the journal's last line"
+        self.module.journal = lambda *_, **__: self.logged
         self.module.fetch = self.fetch
         self.module.time = self.clock
         self.answers: dict[str, tuple[int, str]] = {}
@@ -870,6 +871,10 @@ def test_a_release_that_does_not_work_is_refused_and_the_old_one_serves(host: Ho
     elif how == "keeps dying":
         host.answers[TWO] = (503, "")
         host.systemd.restarts["pergola-api@wine-b.service"] = 7
+        server = "Traceback (most recent call last):\n  File ...\ngunicorn.errors.HaltServer: <HaltServer>\n"
+        host.logged = (
+            "Traceback (most recent call last):\n  File ...\n\nModuleNotFoundError: No module 'x'\n" + 20 * server
+        )
     else:
         host.systemd.broken.add("pergola-api@wine-b.socket")
     message = host.refused("deploy", "wine", TWO)
@@ -880,13 +885,30 @@ def test_a_release_that_does_not_work_is_refused_and_the_old_one_serves(host: Ho
         assert "the model is missing" in message
         assert "the journal's last line" in message
     if how == "keeps dying":
-        assert "pergola-api@wine-b.service keeps dying" in message
+        assert "pergola-api@wine-b.service keeps dying: ModuleNotFoundError: No module 'x'\n" in message
+        assert message.count("HaltServer") == 2 * 9, "no more than the last 25 lines"
         assert host.clock.now < 1_000_010, "it did not wait for the end"
     assert host.serving() == ONE
     state = host.state()
     assert state["slots"]["b"] is None
     assert (state["history"][-1]["ended"], state["history"][-1]["release"]) == ("refused", TWO)
     assert not [unit for unit in host.systemd.active if "-b." in unit]
+
+
+@pytest.mark.parametrize(
+    ("logged", "cause"),
+    [
+        ("", ""),
+        ("one\ntwo: Error: three", ""),
+        ('Traceback (most recent call last):\n  File "a"\nValueError: no\nstopped', "ValueError: no"),
+        ('{"message": "x", "exception": "Traceback (most recent call last):\\n  File\\nKeyError: 1"}', "KeyError: 1"),
+        ('{"message": "x", "exception": null}', ""),
+        ("{not json", ""),
+        ("Traceback (most recent call last):\n    cut", ""),
+    ],
+)
+def test_the_cause_of_death_is_the_last_exception_of_the_app(host: Host, logged: str, cause: str) -> None:
+    assert host.module.cause_of_death(logged) == cause
 
 
 def test_the_first_release_that_does_not_work(host: Host) -> None:

@@ -208,6 +208,28 @@ def journal(units: list[str], since: float, lines: int = 25) -> str:
     return done.stdout.strip()
 
 
+def cause_of_death(text: str) -> str:
+    """Return the last exception that a journal shows, in one line, or nothing.
+
+    A service that cannot start logs its exception and then what its server made of that ("Worker failed to boot"),
+    each time with a traceback; restarted a few times, the end of the journal may hold only the second kind.
+    """
+    found, inside = "", False
+    for logged in text.splitlines():
+        lines = [logged]
+        if logged.startswith("{"):
+            with contextlib.suppress(ValueError):
+                lines = str(json.loads(logged).get("exception") or "").splitlines()
+        for line in lines:
+            if line.startswith("Traceback (most recent call last)"):
+                inside = True
+            elif inside and line and not line[0].isspace():
+                inside = False
+                if "HaltServer" not in line:
+                    found = line[:300]
+    return found
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -637,12 +659,18 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
         ]
         if failed or time.monotonic() >= deadline:
             why = f"{failed[0]} keeps dying" if failed else f"it was not ready after {timeout:.0f} s"
-            detail = "\n".join(f"  {kind}: {text}" for kind, text in answers.items())
-            raise Failure(
-                f"{app['name']}: the new release does not work: {why}\n{detail}\n"
-                f"last lines it logged:\n{journal(slot_units(app, slot), began)}"
-            )
+            raise not_working(app, slot, why, answers, began)
         time.sleep(0.2)
+
+
+def not_working(app: dict[str, Any], slot: str, why: str, answers: dict[str, str], began: float) -> Failure:
+    """Return what to say of a release that is not ready: why, the last answers, the cause and the end of the journal."""
+    logged = journal(slot_units(app, slot), began, lines=2000)
+    if cause := cause_of_death(logged):
+        why += f": {cause}"
+    detail = "\n".join(f"  {kind}: {text}" for kind, text in answers.items())
+    last = "\n".join(logged.splitlines()[-25:])
+    return Failure(f"{app['name']}: the new release does not work: {why}\n{detail}\nlast lines it logged:\n{last}")
 
 
 def wait_drained(app: dict[str, Any], state: dict[str, Any], slot: str, options: argparse.Namespace) -> None:
