@@ -16,7 +16,6 @@ SLOTS = ("a", "b")
 KINDS = ("api", "ui", "worker")
 SOCKET_DIR = "/run/pergola/sock"
 ROUTE_DIR = "/run/pergola/route"
-METRICS_DIR = "/run/pergola/metrics"
 STATE_DIR = "/var/lib/pergola"
 OPT_DIR = "/opt/pergola"
 
@@ -134,7 +133,7 @@ def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[s
 
 def _slot(manifest: Manifest, slot: str) -> dict[str, str]:
     instance = f"{manifest.name}-{slot}"
-    entry = {"link": f"{OPT_DIR}/slots/{instance}", "metrics_dir": f"{METRICS_DIR}/{instance}"}
+    entry = {"link": f"{OPT_DIR}/slots/{instance}"}
     for kind in kinds(manifest):
         entry[f"{kind}_unit"] = f"pergola-{kind}@{instance}.service"
         if kind != "worker":

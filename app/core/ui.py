@@ -53,12 +53,13 @@ THEME: Final = {
     "light.backgroundColor": "#fbfaf7",
     "light.secondaryBackgroundColor": "#f1efe8",
     "light.textColor": "#22261f",
-    "dark.primaryColor": "#8fc79a",
+    "dark.primaryColor": "#47814f",
+    "dark.linkColor": "#8fc79a",
     "dark.backgroundColor": "#161a16",
     "dark.secondaryBackgroundColor": "#20261f",
     "dark.textColor": "#e9ece4",
 }
-"""One look for all apps, the portal's own colours; both modes keep a contrast of at least 4.5."""
+"""One look for all apps, the portal's own colours; both modes keep a contrast of at least 4.5 for text (white on a primary button too)."""
 
 
 class UiError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ def test_scenario(scenario: str) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     bin_dir = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "NO_COLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+    # two checkouts on one machine must not remove each other's hosts
+    environment["PERGOLA_NAME_SUFFIX"] = f"-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
     with log.open("w", encoding="utf-8") as stream:
         done = subprocess.run(
             [bin_dir / "molecule", "test", "--scenario-name", scenario],
