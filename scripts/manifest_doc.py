@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from app.core import manifest  # noqa: E402 - the project's folder must be on the path first
+from app.core import checking, manifest  # noqa: E402 - the project's folder must be on the path first
 
 INTRODUCTION = """\
 <!-- Made from app/core/manifest.schema.json by `make docs`; a test compares. Change it there. -->
@@ -122,8 +122,8 @@ def sections(schema: Mapping[str, Any]) -> Iterator[str]:
     yield RULES.format(
         names=", ".join(f"`{name}`" for name in sorted(manifest.RESERVED_NAMES)),
         paths=", ".join(f"`{path}`" for path in sorted(manifest.RESERVED_PATHS)),
-        items=manifest.MAX_ITEMS,
-        depth=manifest.MAX_DEPTH,
+        items=checking.MAX_ITEMS,
+        depth=checking.MAX_DEPTH,
         kib=manifest.MAX_BYTES // 1024,
     )
     full = {key: example(node) for key, node in schema["properties"].items()}

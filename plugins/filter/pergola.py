@@ -1,4 +1,4 @@
-"""Filters that lead from manifests to the plan of a host."""
+"""Filters that lead from manifests and an inventory to the plans of a host and of the cloud."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
-from app.core import manifest, plan  # noqa: E402 - the project's folder must be on the path first
+from app.core import cloud, manifest, plan  # noqa: E402 - the project's folder must be on the path first
 
 
 def pergola_plan(apps: Sequence[str | Mapping[str, str]], **site: Any) -> dict[str, Any]:
@@ -24,9 +24,17 @@ def pergola_plan(apps: Sequence[str | Mapping[str, str]], **site: Any) -> dict[s
         raise AnsibleFilterError(f"\n{error}") from error
 
 
+def pergola_cloud(settings: Mapping[str, Any], apps: Sequence[str | Mapping[str, str]], **site: Any) -> dict[str, Any]:
+    """Derive the cloud plan from an inventory's ``pergola_cloud`` and ``apps``; wrong ones fail with every finding."""
+    try:
+        return cloud.build(settings, manifest.load_all(_ROOT, apps), **site)
+    except (manifest.ManifestError, cloud.CloudError) as error:
+        raise AnsibleFilterError(f"\n{error}") from error
+
+
 class FilterModule:
     """Filters of Pergola."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"pergola_plan": pergola_plan}
+        return {"pergola_cloud": pergola_cloud, "pergola_plan": pergola_plan}

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from app.core import manifest
+from app.core import checking, manifest
 from app.core.manifest import Manifest, ManifestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -387,7 +387,7 @@ def test_a_key_that_is_not_text_is_refused(key: Any) -> None:
 def test_a_manifest_with_very_many_wrong_keys_gives_one_screen() -> None:
     raw = {**FULL, **{f"key{number}": 1 for number in range(60)}}
     lines = refused(raw)
-    assert len(lines) == manifest.MAX_FINDINGS + 1
+    assert len(lines) == checking.MAX_FINDINGS + 1
     assert lines[-1] == "apps/wine: and 40 more findings"
 
 
@@ -402,7 +402,7 @@ def test_long_lists_are_counted_and_not_compared(monkeypatch: pytest.MonkeyPatch
     def never(*_: Any) -> Any:
         pytest.fail("the schema was asked")
 
-    monkeypatch.setattr(manifest, "Draft202012Validator", never)
+    monkeypatch.setattr(checking, "Draft202012Validator", never)
     assert refused(changed("secrets", to=value)) == [
         f"apps/wine/secrets: expected at most 100 entries, got {len(value)}"
     ]
@@ -422,7 +422,7 @@ def test_a_wrong_manifest_costs_one_pass_and_few_comparisons(monkeypatch: pytest
         words.append(word)
         return near(word, *arguments, **named)
 
-    monkeypatch.setattr(manifest, "Draft202012Validator", counted)
+    monkeypatch.setattr(checking, "Draft202012Validator", counted)
     monkeypatch.setattr(difflib, "get_close_matches", compared)
     refused({**FULL, "databse": "x", "limmits": {}, "x" * 60_000: 1})
     assert len(passes) == 1
@@ -755,7 +755,7 @@ def checked(raw: Any) -> None:
     except ManifestError as error:
         lines = str(error).splitlines()
         assert lines
-        assert len(lines) <= manifest.MAX_FINDINGS + 1
+        assert len(lines) <= checking.MAX_FINDINGS + 1
         return
     assert check(found.data).data == found.data, "a manifest with its defaults is a manifest"
     json.dumps(found.data, allow_nan=False, ensure_ascii=False).encode()
