@@ -2,7 +2,8 @@
 
 A release is one app's code (``app/core`` and ``app/<name>``), its manifest and its locked requirements in one archive, named by a
 hash of what is inside: the same content has the same id on any machine. The wheels it needs are a second archive, named by
-a hash of the locked requirements, the Python version and the architecture; releases with the same lock share it.
+a hash of the locked requirements, the Python version and the architecture; releases with the same lock share it. The assets
+that a manifest names (app.core.assets) are wheels among them, made here and not fetched.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from app.core import assets
 from app.core import manifest as manifests
 
 ID_LENGTH = 12
@@ -120,7 +122,14 @@ def build(
             if not archive.is_file():
                 _write_atomically(archive, _archive(files))
             if not env_archive.is_file():
-                _build_env(env_archive, requirements, python=python, arch=arch, cache=out / "wheels")
+                _build_env(
+                    env_archive,
+                    requirements,
+                    assets_of=manifest.data["assets"],
+                    python=python,
+                    arch=arch,
+                    cache=out / "wheels",
+                )
     return Bundle(
         app=manifest.name,
         release=release,
@@ -182,6 +191,8 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
         if pinned and lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:
             msg = f"apps/{manifest.name}: {own} pins {pinned.split()[0]}, but app.core needs {lines[name].split()[0]}; use that version"
             raise BundleError(msg)
+    pins = (assets.recipe(name).pin for name in manifest.data["assets"])
+    lines |= {pin.partition("==")[0]: pin for pin in pins}
     return "".join(f"{line}\n" for _, line in sorted(lines.items()))
 
 
@@ -266,13 +277,21 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache: Path) -> None:
+def _build_env(
+    target: Path, requirements: str, *, assets_of: Sequence[str], python: str, arch: str, cache: Path
+) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".env-") as scratch:
         wheels = Path(scratch, "wheels")
         wheels.mkdir()
         locked = Path(scratch, "requirements.txt")
         locked.write_text(requirements, encoding="utf-8")
+        made = {assets.recipe(name).pin for name in assets_of}
+        fetched = Path(scratch, "fetched.txt")
+        fetched.write_text(
+            "".join(line for line in requirements.splitlines(keepends=True) if line.strip() not in made),
+            encoding="utf-8",
+        )
         tool = Path(scratch, "uv.txt")
         tool.write_text(_uv_requirement(), encoding="utf-8")
         platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [
@@ -286,7 +305,7 @@ def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache
             f"--python-version={python}",
             *(f"--platform={name}" for name in platforms),
         ]
-        for wanted in (locked, tool):
+        for wanted in (fetched, tool):
             _run(
                 [
                     sys.executable,
@@ -304,6 +323,11 @@ def _build_env(target: Path, requirements: str, *, python: str, arch: str, cache
         for wheel in wheels.iterdir():
             if not (cache / wheel.name).exists():
                 _write_atomically(cache / wheel.name, wheel.read_bytes())
+        for name in assets_of:
+            try:
+                shutil.copy(assets.pack(name, cache), wheels)
+            except assets.AssetError as error:
+                raise BundleError(str(error)) from error
         part = Path(scratch, "env.tar")
         with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
             for path in [locked, *sorted(wheels.iterdir())]:

