@@ -41,7 +41,9 @@ RULES = """\
 - At least one of `api` and `ui` is there. An app with a `ui` cannot be served at `/`.
 - The paths {paths} belong to the host.
 - Two apps of a host have different names and different paths.
-- `public_paths` only mean something with `access: protected`.
+- `public_paths` only mean something with `access: protected`; an app at `/` cannot be protected. A public path that ends with `/`
+  opens everything below it, any other opens exactly itself (`""` is the app's first page). Login, health checks and Streamlit's own
+  parts are always open; [nginx](NGINX.md#protected-apps) and the app itself refuse everything else without a login.
 - A backup of the database needs a `database`. Cron fields are numbers, `a-b`, `*` and `*/n`.
 - Values are plain: no YAML aliases, tags or duplicate keys, no line breaks in a text (`>-` instead of `>`), at most {items} entries in
   a list, {depth} levels, {kib} KiB, UTF-8.

@@ -18,9 +18,10 @@ from uuid import uuid4
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import docs, logs, metrics, problems
+from app.core import access, docs, logs, metrics, problems
 from app.core.asgi import believe_nginx, client_address, is_loopback, through_proxy
 from app.core.settings import Settings, get_settings
 
@@ -33,7 +34,7 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 READY_SECONDS: Final = 10.0
 NOT_READY: Final = "the app is not ready; its log says why"
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_QUIET: Final = ("/health", "/metrics")
+_QUIET: Final = ("/health", "/metrics", "/auth/check")
 _POLICY: Final = "default-src 'none'; frame-ancestors 'none'"  # data, never a page; a page says its own
 
 
@@ -84,6 +85,11 @@ class _Api(FastAPI):
     settings: Settings
 
     def build_middleware_stack(self) -> ASGIApp:
+        rules = access.rules_for(
+            self.settings.app, api_prefix=self.settings.api_prefix, base_path=self.settings.base_path
+        )
+        if rules.protected:
+            self.user_middleware.insert(0, Middleware(access.AccessMiddleware, rules))
         inner = super().build_middleware_stack()
         return RequestMiddleware(inner, self.settings.app, self.settings.api_prefix)
 
@@ -181,6 +187,7 @@ class RequestMiddleware:
                 headers[REQUEST_ID_HEADER] = identity
                 headers.setdefault("Content-Security-Policy", _POLICY)
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("X-Frame-Options", "DENY")
                 headers.setdefault("Cache-Control", "no-store")
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))

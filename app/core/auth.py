@@ -16,23 +16,24 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.core import database, metrics, migrate
+from app.core import database, login_page, metrics, migrate, problems
 from app.core.asgi import client_address
 from app.core.settings import Settings, get_settings, secret
 
@@ -103,26 +104,51 @@ class Admin:
     expires_at: float
 
 
+class OtherSite(Exception):
+    """A browser's request that changes something came from a page of another site."""
+
+
+NEEDS_LOGIN: Final = "Log in as admin first."
+
 _bearer: Final = HTTPBearer(auto_error=False, description="session_token of POST /auth/api/login")
 
 
-def router(prefix: str = "/auth") -> APIRouter:
-    """The routes to log in and out."""
+def router(prefix: str = "/auth", *, limit: Callable[..., None] | None = None) -> APIRouter:
+    """The routes to log in and out; `limit` is a rate limit (a dependency) for those that take a password."""
     routes = APIRouter(prefix=prefix, tags=["admin"])
+    limited = [Depends(limit)] if limit is not None else []
 
-    @routes.post("/login", status_code=303, response_class=RedirectResponse, summary="Log in from a form")
+    @routes.get("/login", include_in_schema=False)
+    def login(request: Request, redirect: str = "") -> Response:
+        return _page(request, prefix, _local(redirect, ""))
+
+    @routes.get("/check", include_in_schema=False)
+    async def check(request: Request) -> Response:
+        """For nginx, before it passes on what is not public: 204 for an admin, else 401."""
+        return Response(status_code=204 if await _known(request) else 401)
+
+    @routes.post(
+        "/login", status_code=303, response_class=RedirectResponse, summary="Log in from a form", dependencies=limited
+    )
     def login_form(
         request: Request,
         password: Annotated[str, Form(min_length=1, max_length=_MAX_PASSWORD)],
         next: Annotated[str, Form(max_length=500)] = "",  # noqa: A002 - its name in every form
+        redirect: Annotated[str, Form(max_length=500, description="the same as next")] = "",
     ) -> Response:
         settings = get_settings()
-        token = log_in(password, client_address(request.scope))
-        answer = RedirectResponse(_local(next, settings.base_path), 303)
+        target = _local(next or redirect, settings.base_path)
+        try:
+            token = log_in(password, client_address(request.scope))
+        except HTTPException as error:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            return _page(request, prefix, target, str(error.detail), error.status_code, error.headers)
+        answer = RedirectResponse(target, 303)
         _set_cookie(answer, request, settings, token)
         return answer
 
-    @routes.post("/api/login", summary="Log in from a program")
+    @routes.post("/api/login", summary="Log in from a program", dependencies=limited)
     def login_api(request: Request, response: Response, login: Login) -> LoggedIn:
         token = log_in(login.password, client_address(request.scope))
         response.headers["Cache-Control"] = "no-store"
@@ -153,10 +179,68 @@ def require_admin(request: Request, bearer: Annotated[HTTPAuthorizationCredentia
     token = _token(request, bearer, settings)
     admin = _find(token)
     if admin is None:
-        raise HTTPException(401, "Log in as admin first.", {"WWW-Authenticate": "Bearer"})
+        login_url = f"{settings.api_prefix}/auth/login"
+        raise HTTPException(401, {"detail": NEEDS_LOGIN, **_needed(login_url)}, {"WWW-Authenticate": "Bearer"})
     if bearer is None and request.method not in {"GET", "HEAD", "OPTIONS"} and not _same_origin(request):
         raise HTTPException(403, "This request came from another site.")
     return admin
+
+
+async def admitted(request: Request) -> bool:
+    """Whether an admin asks. Raises OtherSite when his browser was led here by another site."""
+    if not await _known(request):
+        return False
+    if not _given_bearer(request) and request.method not in {"GET", "HEAD", "OPTIONS"} and not _same_origin(request):
+        raise OtherSite
+    return True
+
+
+def login_needed(path: str, login_url: str) -> JSONResponse:
+    """The answer to a program that has not logged in."""
+    return problems.problem(
+        401,
+        NEEDS_LOGIN,
+        instance=path,
+        headers={"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"},
+        **_needed(login_url),
+    )
+
+
+def other_site(request: Request) -> JSONResponse:
+    """The answer to a request that another site's page made in an admin's name."""
+    return problems.problem(403, "This request came from another site.", instance=request.url.path)
+
+
+def _needed(login_url: str) -> dict[str, Any]:
+    return {"error": "unauthorized", "message": NEEDS_LOGIN, "login_url": login_url, "type": "authentication_required"}
+
+
+def _given_bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+async def _known(request: Request) -> bool:
+    token = _given_bearer(request) or request.cookies.get(cookie_name(get_settings()), "")
+    return bool(token) and await run_in_threadpool(_find, token) is not None
+
+
+def is_admin(token: str) -> bool:
+    """Whether this token is of a session that has not ended; using it moves the end forward."""
+    return _find(token) is not None
+
+
+def _page(
+    request: Request,
+    prefix: str,
+    target: str,
+    refused: str = "",
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    title = str(request.app.title)
+    action = f"{request.scope.get('root_path', '')}{prefix}/login"
+    return login_page.answer(title, action, target, refused, status, headers)
 
 
 def log_in(password: str, client: str) -> str:

@@ -258,6 +258,8 @@ def _beyond_schema(data: Mapping[str, Any], where: str, folder: Path) -> Iterabl
         yield f"{where}/path: an app with a ui cannot be served at /; remove path (default /{data['name']}/) or the ui"
     if data["public_paths"] and data["access"] != "protected":
         yield f"{where}/public_paths: has no effect while access is public; set access: protected or remove it"
+    if data["path"] == "/" and data["access"] == "protected":
+        yield f"{where}/access: an app at / answers the host's health checks and cannot be protected; give it another path"
     if any(entry["what"] == "database" for entry in data["backup"]) and data["database"] == "none":
         yield f"{where}/backup: asks for the database, but database is none; expected sqlite or postgresql"
     for position, entry in enumerate(data["backup"]):

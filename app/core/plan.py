@@ -18,6 +18,10 @@ SOCKET_DIR = "/run/pergola/sock"
 ROUTE_DIR = "/run/pergola/route"
 STATE_DIR = "/var/lib/pergola"
 OPT_DIR = "/opt/pergola"
+# Open in every protected app: without these nobody could log in, and no balancer could look.
+ALWAYS_OPEN = ("api/auth/", "api/health", "api/health/")
+# Streamlit's own parts. What a script shows it decides itself; media/ holds files under names that nobody can guess.
+SCREEN_OPEN = ("_stcore/", "static/", "media/", "component/", "favicon.png", "health/ready")
 
 
 class PlanError(ValueError):
@@ -156,6 +160,7 @@ def _environment(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -
     return {
         "PERGOLA_APP": name,
         "PERGOLA_ENV": environment,
+        "APP_ENVIRONMENT": environment,  # for code that follows that convention
         "PERGOLA_BASE_PATH": manifest.path,
         "PERGOLA_API_PREFIX": api_prefix(manifest),
         "PERGOLA_STATE_DIR": state,
@@ -187,13 +192,19 @@ def _commands(manifest: Manifest, rungs: timeouts.Ladder) -> dict[str, str]:
 
 def _locations(manifest: Manifest, rungs: timeouts.Ladder) -> Iterable[dict[str, Any]]:
     data, name = manifest.data, manifest.name
-    common = {"app": name, "body_bytes": parse_size(data["limits"]["upload"]), "access": data["access"]}
+    common = {
+        "app": name,
+        "body_bytes": parse_size(data["limits"]["upload"]),
+        "access": data["access"],
+        "login": f"{api_prefix(manifest)}/auth/login",
+    }
     if "api" in data:
         path = f"{api_prefix(manifest)}/"
         yield {
             **common,
             "kind": "api",
             "path": path,
+            "public": _public(manifest, path),
             "strip": path if path != "/" else None,
             "upstream": f"{name}_api",
             "cookie": None,
@@ -205,12 +216,27 @@ def _locations(manifest: Manifest, rungs: timeouts.Ladder) -> Iterable[dict[str,
             **common,
             "kind": "ui",
             "path": manifest.path,
+            "public": _public(manifest, manifest.path, other_than=f"{manifest.path}api/" if "api" in data else None),
             "strip": None,
             "upstream": f"{name}_ui",
             "cookie": f"pergola_slot_{name}",
             "websocket": True,
             "read_seconds": max(rungs.websocket_read_seconds, data["limits"]["request_seconds"]),
         }
+
+
+def _public(manifest: Manifest, path: str, other_than: str | None = None) -> list[str]:
+    """Public paths of a protected app below one of its locations; those that end with a slash open everything below them."""
+    if manifest.data["access"] != "protected":
+        return []
+    found = (f"{manifest.path}{below}" for below in open_paths(manifest.data))
+    return [one for one in found if one.startswith(path) and not (other_than and one.startswith(other_than))]
+
+
+def open_paths(data: Mapping[str, Any]) -> list[str]:
+    """Every public path of a protected app, relative to its path: the manifest's own, and those that are always open."""
+    always = (*(ALWAYS_OPEN if "api" in data else ()), *(SCREEN_OPEN if "ui" in data else ()))
+    return sorted({*always, *data["public_paths"]})
 
 
 def _upstreams(manifest: Manifest) -> Iterable[dict[str, Any]]:

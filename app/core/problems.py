@@ -42,10 +42,12 @@ def problem(
     instance: str = "",
     errors: Sequence[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
+    type: str = "about:blank",  # noqa: A002 - its name in RFC 9457
     **more: Any,
 ) -> JSONResponse:
     """A problem response; `more` become extension members of the object."""
     body = Problem(
+        type=type,
         title=_title(status),
         status=status,
         detail=detail,

@@ -26,7 +26,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import logs, manifest
+from app.core import access, logs, manifest
 from app.core.asgi import believe_nginx, through_proxy
 from app.core.ladder import STREAMLIT_PING_SECONDS
 from app.core.settings import Settings, clear_settings, get_settings
@@ -95,7 +95,7 @@ def build(settings: Settings | None = None, *, root: Path = ROOT) -> "Screen":
     )
     from streamlit.starlette import App as StreamlitApp  # noqa: PLC0415 - after the log handlers and the configuration
 
-    return Screen(
+    screen = Screen(
         StreamlitApp(script),
         app_name=about.name,
         script=script,
@@ -103,6 +103,9 @@ def build(settings: Settings | None = None, *, root: Path = ROOT) -> "Screen":
         slot=settings.slot,
         release=settings.release,
     )
+    prefix = settings.api_prefix or f"{base_path}api"
+    screen.protect(access.rules_of(about, api_prefix=prefix, base_path=base_path))
+    return screen
 
 
 def _configure_streamlit(*, base_path: str, upload_bytes: int, on_host: bool) -> None:
@@ -154,6 +157,11 @@ class Screen:
         self._release = release
         self._slot = slot
         self._cookie = f"pergola_slot_{app_name}"
+
+    def protect(self, rules: access.Rules) -> None:
+        """Refuse every path that these rules do not open."""
+        if rules.protected:
+            self._streamlit = access.AccessMiddleware(self._streamlit, rules, "ui")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket."""

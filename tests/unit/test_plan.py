@@ -65,6 +65,8 @@ def test_locations_are_sorted_longest_path_first() -> None:
         "body_bytes": 20 * 2**20,
         "read_seconds": 60,
         "access": "public",
+        "public": [],
+        "login": "/wine/api/auth/login",
     }
     assert (ui["upstream"], ui["cookie"], ui["strip"], ui["websocket"]) == ("wine_ui", "pergola_slot_wine", None, True)
     assert (root["strip"], root["read_seconds"]) == (None, 30)
@@ -128,6 +130,7 @@ def test_an_app_of_the_plan() -> None:
     assert wine["environment"] == {
         "PERGOLA_APP": "wine",
         "PERGOLA_ENV": "staging",
+        "APP_ENVIRONMENT": "staging",
         "PERGOLA_BASE_PATH": "/wine/",
         "PERGOLA_API_PREFIX": "/wine/api",
         "PERGOLA_STATE_DIR": "/var/lib/pergola/wine",
@@ -444,3 +447,12 @@ def test_the_filter_fails_with_every_finding(plugin: ModuleType, elsewhere: dict
 def test_the_filter_refuses_wrong_arguments_in_a_sentence(plugin: ModuleType, apps: Any, site: dict[str, Any]) -> None:
     with pytest.raises(AnsibleFilterError, match="expected a"):
         plugin.pergola_plan(apps, **site)
+
+
+def test_the_open_paths_of_a_protected_app() -> None:
+    one = made("demo", ui={"script": "app/demo/ui.py"}, access="protected", public_paths=["", "about", "api/v1/open/"])
+    api, ui = plan.build([one])["locations"]
+    assert api["public"] == ["/demo/api/auth/", "/demo/api/health", "/demo/api/health/", "/demo/api/v1/open/"]
+    assert {"/demo/", "/demo/about", "/demo/_stcore/"} <= set(ui["public"])
+    assert not any(path.startswith("/demo/api/") for path in ui["public"])
+    assert api["login"] == ui["login"] == "/demo/api/auth/login"
