@@ -12,7 +12,7 @@ returns the variables of one role without the role's prefix: ``plan["network"]["
 ``database``   RDS PostgreSQL
 ``balancer``   load balancer, target groups, rules, certificate, names
 ``fleet``      launch templates and scaling groups, or the one host with an Elastic IP
-``monitoring`` log groups (``site.log_group(part)``), topic, alarms, dashboard
+``monitoring`` log groups (``site.log_group(part)``), topics, alarms, dashboard
 ``edge``       CloudFront, WAF, CloudTrail
 ``budget``     the monthly budget
 =============  ==================================================================================
@@ -81,8 +81,8 @@ def build(
         drain_seconds: Ceiling for old Streamlit sessions after a release.
 
     Returns:
-        ``project``, ``environment``, ``region``, ``prefix``, ``account``, ``tags``, ``zones``, ``entry``, ``apps``, ``ladder``
-        and a mapping for each section.
+        ``project``, ``environment``, ``region``, ``prefix``, ``account``, ``tags``, ``zones``, ``entry``, ``apps``, ``ladder``,
+        ``domain``, ``usage`` and a mapping for each section.
 
     Raises:
         CloudError: The settings are wrong, or do not fit the apps; one line a finding.
@@ -99,6 +99,8 @@ def build(
         "entry": site.settings["entry"],
         "apps": [manifest.name for manifest in site.manifests],
         "ladder": site.ladder.as_dict(),
+        "domain": site.settings["domain"],
+        "usage": site.settings["usage"],
         **{name: section(site) for name, section in SECTIONS.items()},
     }
 
