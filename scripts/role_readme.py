@@ -120,7 +120,8 @@ def nested(options: dict[str, Any], prefix: str = "") -> list[str]:
 
 def example(role: str, options: dict[str, Any]) -> list[str]:
     """Return the shortest play that uses the role."""
-    lines = ["```yaml", "- name: A host with this role", "  hosts: all", "  roles:", f"    - role: {role}"]
+    what, hosts = ("An account", "localhost") if role.startswith("aws_") else ("A host", "all")
+    lines = ["```yaml", f"- name: {what} with this role", f"  hosts: {hosts}", "  roles:", f"    - role: {role}"]
     if required := [name for name, option in options.items() if option.get("required")]:
         lines.append("      vars:")
         lines += [f"        {name}: ..." for name in required]
@@ -151,6 +152,11 @@ def render(role: Path) -> str:
         lines += ["", f"Runs on {', '.join(first)} and {last}." if first else f"Runs on {last}."]
     lines += ["", "## Example", "", *example(role.name, options), "", "## Variables", ""]
     lines += [*table(options, defaults), *nested(options)] if options else ["None."]
+    if role.name.startswith("aws_"):
+        lines += [
+            "",
+            f"`playbooks/vars/{role.name}.yml` gives it the cloud plan's values (see [docs/CLOUD.md](../../docs/CLOUD.md)).",
+        ]
     if (ROOT / "molecule" / role.name).is_dir():
         lines += ["", "## Tests", "", f"`molecule test -s {role.name}` (see [molecule/](../../molecule/README.md))"]
     return "\n".join(lines) + "\n"

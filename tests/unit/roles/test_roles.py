@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from app.core import cloud, manifest
+
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/main.yml"))
 # What a task may have besides its module.
@@ -134,7 +136,20 @@ def test_a_role_reads_no_private_variable_of_another(role: Path) -> None:
     assert reads == []
 
 
+def test_a_cloud_role_gets_each_of_its_variables_from_the_plan(role: Path) -> None:
+    if not role.name.startswith("aws_"):
+        pytest.skip("a role for hosts")
+    given = load(ROOT / "playbooks" / "vars" / f"{role.name}.yml")
+    section = role.name.removeprefix("aws_")
+    assert given == {name: f"{{{{ cloud.{section}.{name.removeprefix(f'{role.name}_')} }}}}" for name in options(role)}
+    plan = cloud.build({}, manifest.load_all(ROOT, ["portal", "wine"]))[section]
+    assert {name.removeprefix(f"{role.name}_") for name in given} <= set(plan)
+    assert f"role: {role.name}," in (ROOT / "playbooks" / "cloud.yml").read_text(encoding="utf-8")
+
+
 def test_every_role_has_a_scenario_that_checks_converges_and_verifies(role: Path) -> None:
+    if role.name.startswith("aws_"):
+        pytest.skip("rehearsed by tests/rehearsal instead")
     scenario = ROOT / "molecule" / role.name
     assert load(scenario / "molecule.yml"), f"molecule/{role.name}/molecule.yml is missing or empty"
     assert (scenario / "converge.yml").exists()
