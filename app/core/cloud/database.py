@@ -18,7 +18,7 @@ def section(site: Site) -> dict[str, Any]:
         "database": site.project,
         "engine_version": settings["version"],
         "family": f"postgres{major}",
-        "instance_class": settings["class"],
+        "class": settings["class"],
         "storage_gb": settings["storage_gb"],
         "two_zones": settings["two_zones"],
         "backup_days": settings["backup_days"],
