@@ -13,6 +13,8 @@ from typing import Any
 
 import moto.acm.models as acm
 import moto.autoscaling.models as scaling
+import moto.budgets.models as budgets
+import moto.cloudtrail.models as trails
 import moto.cloudwatch.models as cloudwatch
 import moto.ec2.models.launch_templates as templates
 import moto.ec2.models.tags as ec2_tags
@@ -21,6 +23,7 @@ import moto.rds.models as rds
 import moto.sns.models as sns
 from moto.autoscaling.exceptions import ValidationError
 from moto.autoscaling.responses import AutoScalingResponse
+from moto.budgets.responses import BudgetsResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.models.amis import AmiBackend
@@ -57,7 +60,7 @@ def instead(owner: Any, name: str) -> Callable[[Function], Function]:
 
 def apply(world: World) -> None:
     """Patch moto in this process: once, as moto's classes are global."""
-    for part in (balancing, groups, instances, versions, waiting, refreshing, compute, databases, others):
+    for part in (balancing, groups, instances, versions, waiting, refreshing, compute, databases, others, money):
         part(world)
 
 
@@ -325,7 +328,11 @@ def databases(world: World) -> None:
 
 
 def others(world: World) -> None:
-    """CloudWatch, SNS, ACM and WAF."""
+    """CloudWatch, CloudTrail, SNS, ACM and WAF."""
+
+    @around(trails.CloudTrailBackend, "delete_trail")  # the ARN is a name too
+    def delete_trail(original: Function, self: Any, name: str) -> None:
+        original(self, name.rsplit("/", 1)[-1])
 
     @around(cloudwatch.Alarm, "__init__")  # a new alarm knows nothing yet
     def unknown(original: Function, self: Any, *args: Any, **kwargs: Any) -> None:
@@ -353,3 +360,25 @@ def others(world: World) -> None:
     def resources(self: Any) -> tuple[int, dict[str, str], str]:
         acl = self.wafv2_backend.wacls.get(self._get_param("WebACLArn"))
         return 200, {}, json.dumps({"ResourceArns": list(acl.associated_resources) if acl else []})
+
+
+def money(_: World) -> None:
+    """Budgets: moto can neither change one nor tell who hears of it."""
+
+    def budget(self: Any, name: str) -> Any:
+        account = self._get_param("AccountId")
+        self.backend.describe_budget(account_id=account, budget_name=name)  # says when there is none
+        return self.backend.budgets[account][name]
+
+    @instead(BudgetsResponse, "update_budget")
+    def update(self: Any) -> str:
+        wanted = self._get_param("NewBudget")
+        found = budget(self, wanted["BudgetName"])
+        found.budget = budgets.Budget(wanted, []).budget
+        return json.dumps({})
+
+    @instead(BudgetsResponse, "describe_subscribers_for_notification")
+    def subscribers(self: Any) -> str:
+        wanted = self._get_param("Notification")
+        found = [n for n in budget(self, self._get_param("BudgetName")).notifications if n.details == wanted]
+        return json.dumps({"Subscribers": [person for n in found for person in n.subscribers], "NextToken": None})

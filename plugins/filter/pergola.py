@@ -14,6 +14,7 @@ if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
 from app.core import cloud, manifest, plan  # noqa: E402 - the project's folder must be on the path first
+from app.core.cloud import monitoring  # noqa: E402
 
 
 def pergola_plan(apps: Sequence[str | Mapping[str, str]], **site: Any) -> dict[str, Any]:
@@ -32,9 +33,14 @@ def pergola_cloud(settings: Mapping[str, Any], apps: Sequence[str | Mapping[str,
         raise AnsibleFilterError(f"\n{error}") from error
 
 
+def pergola_names(data: Any, names: Mapping[str, str]) -> Any:
+    """Put the real name for each text ``@<key>`` into ``data``; what has no name yet stays as it is."""
+    return monitoring.with_names(data, {key: name for key, name in names.items() if name})
+
+
 class FilterModule:
     """Filters of Pergola."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"pergola_cloud": pergola_cloud, "pergola_plan": pergola_plan}
+        return {"pergola_cloud": pergola_cloud, "pergola_names": pergola_names, "pergola_plan": pergola_plan}

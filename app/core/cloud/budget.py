@@ -15,6 +15,7 @@ def section(site: Site) -> dict[str, Any]:
     return {
         "name": site.prefix,
         "usd": site.settings["budget"]["usd"],
+        "tag": "",
         "notices": [{"type": kind, "percent": percent, "emails": emails} for kind, percent in NOTICES if emails],
         "tags": site.tags(),
     }

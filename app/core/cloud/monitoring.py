@@ -50,7 +50,14 @@ def section(site: Site) -> dict[str, Any]:
         "topics": {level: site.name(level) for level in LEVELS},
         "notify": site.settings["logs"]["notify"],
         "balancer": site.name(limit=32) if site.balanced else "",
+        "target_groups": {
+            f"{fleet}-{colour}": site.name(fleet, colour, limit=32)
+            for fleet, groups in _fleets(site)
+            for colour in COLOURS[: len(groups)]
+        },
+        "alarm_prefix": f"{site.prefix}-",
         "alarms": alarms,
+        "dashboard_name": site.prefix,
         "dashboard": _dashboard(site, alarms),
         "tags": site.tags(),
     }
