@@ -59,8 +59,9 @@ bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 	@scripts/bench
 
 .PHONY: docs
-docs: venv ## Write the roles' README files and docs/MANIFEST.md from their schemas
+docs: venv ## Write the pages that are made from schemas, inventories and prices
 	@.venv/bin/python scripts/manifest_doc.py
+	@.venv/bin/python scripts/cost_doc.py
 	@.venv/bin/python scripts/role_readme.py
 
 .PHONY: clean

@@ -8,7 +8,7 @@ exactly the sum of what is shown.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from pathlib import Path
@@ -23,7 +23,7 @@ UNITS = {
     "GB-month": "GB",
     "GB": "GB",
     "LCU-hour": "LCU-hours",
-    "month": "months",
+    "month": "",  # so many of them
     "thousand": "thousand",
     "million": "million",
 }
@@ -300,6 +300,36 @@ def _count(number: int, one: str, many: str = "") -> str:
 def total(lines: Iterable[Line]) -> Decimal:
     """Return the sum of ``lines`` in USD a month."""
     return sum((line.usd for line in lines), Decimal(0))
+
+
+def text(lines: Sequence[Line], prices: PriceTable, *, budget: int = 0) -> list[str]:
+    """Return an estimate as a table for a screen; what is free stands in one line.
+
+    Args:
+        lines: From ``monthly``.
+        prices: The table that they were made with.
+        budget: USD a month that somebody wants to hear of; 0 says nothing of it.
+    """
+    paid = [(line.what, amount(line), f"{line.usd:,.2f}") for line in lines if line.price]
+    whole = total(lines)
+    widths = [max(len(row[column]) for row in paid) for column in range(2)]
+    rows = [f"{what:<{widths[0]}}  {many:>{widths[1]}}  {usd:>9}" for what, many, usd in paid]
+    width = len(rows[0]) if rows else 0
+    given = ", ".join(line.what for line in lines if not line.price)
+    end = [f"{'USD a month':<{width - 9}}{whole:>9,.2f}"]
+    if budget:
+        word = "within" if whole <= budget else "more than"
+        end.append(f"{word} the budget of {budget:,} USD")
+    said = f"{prices.region}, on demand, as of {prices.date}; an estimate, not a quote: docs/COST.md"
+    return [*rows, "-" * width, *end, f"free of charge: {given}", said]
+
+
+def amount(line: Line) -> str:
+    """Return a line's quantity and unit price in words; hours of a whole month are not spelled out."""
+    if not line.quantity:
+        return "within what is free"
+    each = f"{line.each.normalize():f}"
+    return " ".join(f"{line.quantity.normalize():,f} {line.unit} x {each}".split())
 
 
 @functools.cache

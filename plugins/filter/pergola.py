@@ -13,7 +13,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
-from app.core import cloud, manifest, plan  # noqa: E402 - the project's folder must be on the path first
+from app.core import cloud, manifest, plan, prices  # noqa: E402 - the project's folder must be on the path first
 from app.core.cloud import monitoring  # noqa: E402
 
 
@@ -38,9 +38,27 @@ def pergola_names(data: Any, names: Mapping[str, str]) -> Any:
     return monitoring.with_names(data, {key: name for key, name in names.items() if name})
 
 
+def pergola_cost(built: Mapping[str, Any]) -> dict[str, Any]:
+    """Estimate what a cloud plan costs: ``lines``, ``usd`` a month, and both as a table in ``text``."""
+    try:
+        lines = prices.monthly(built)
+    except prices.PriceError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return {
+        "lines": [line.as_dict() for line in lines],
+        "usd": float(prices.total(lines)),
+        "text": prices.text(lines, prices.table(), budget=built["budget"]["usd"]),
+    }
+
+
 class FilterModule:
     """Filters of Pergola."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"pergola_cloud": pergola_cloud, "pergola_names": pergola_names, "pergola_plan": pergola_plan}
+        return {
+            "pergola_cloud": pergola_cloud,
+            "pergola_cost": pergola_cost,
+            "pergola_names": pergola_names,
+            "pergola_plan": pergola_plan,
+        }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from app.core import cloud, manifest, prices
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = manifest.load_all(ROOT, ["portal", "wine"])
 TABLE = prices.PriceTable.load()
+BUDGETS = {"demo": (26, 36), "staging": (54, 60), "production": (150, 470)}  # USD a month
 INSTANCES = sorted(key.removeprefix("instance.") for key in TABLE.prices if key.startswith("instance."))
 DATABASES = sorted(key.removeprefix("database.") for key in TABLE.prices if key.startswith("database.db."))
 
@@ -161,3 +165,53 @@ def test_a_wrong_table_names_the_key(tmp_path: Path, path: tuple[str, ...], valu
     with pytest.raises(prices.PriceError) as error:
         prices.PriceTable.load(tmp_path / "prices.yml")
     assert sentence in str(error.value)
+
+
+def cost_doc() -> Any:
+    spec = importlib.util.spec_from_file_location("cost_doc", ROOT / "scripts" / "cost_doc.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+DOC = cost_doc()
+
+
+def test_the_page_is_that_of_the_inventories_and_prices() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/cost_doc.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", DOC.inventories())
+def test_a_profile_stays_within_what_it_may_cost(name: str) -> None:
+    lines, budget = DOC.estimate(name)
+    least, most = BUDGETS.get(name, (0, 10_000))
+    assert least <= prices.total(lines) <= most
+    assert name not in BUDGETS or prices.total(lines) <= budget, "its own budget would cry at once"
+
+
+def test_the_table_on_the_screen_has_every_line_and_ends_with_the_total() -> None:
+    built = plan({"database": {"enabled": True}})
+    lines = prices.monthly(built)
+    shown = prices.text(lines, TABLE, budget=100)
+    assert all(any(line.what in row and f"{line.usd:,.2f}" in row for row in shown) for line in lines if line.price)
+    assert f"{prices.total(lines):,.2f}" in next(row for row in shown if row.startswith("USD a month"))
+    assert "more than the budget of 100 USD" in shown
+    assert "within the budget of 1,000 USD" in prices.text(lines, TABLE, budget=1000)
+    assert TABLE.date in shown[-1]
+
+
+def test_the_playbook_prints_the_estimate_and_asks_aws_nothing(tmp_path: Path) -> None:
+    """No credentials, and an endpoint where nobody answers: a single call would fail."""
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", "inventories/rehearsal", "playbooks/cost.yml"]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path), "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_EC2_METADATA_DISABLED": "true", "ANSIBLE_LOCAL_TEMP": str(tmp_path), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8",
+    }  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{prices.total(DOC.estimate('rehearsal')[0]):,.2f}" in done.stdout
