@@ -51,10 +51,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
     def __init__(self) -> None:
         super().__init__()
         self._began = time.monotonic()
-        self._task_began = self._began
-        self._task = ""
-        self._spent: list[tuple[float, str]] = []
-        self._waiting = False
+        self._running: dict[tuple[str, str], float] = {}
+        self._spent: dict[str, tuple[float, str]] = {}
         self._lock: TextIO | None = None
 
     # -------------------------------------------------------------- lines
@@ -65,12 +63,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
     def _label(self, result: Any) -> str:
         host = result._host.get_name()
         item = result._result.get("_ansible_item_label")
-        return f"{self._task} [{host}]" + (f" ({item})" if item is not None else "")
+        return f"{result._task.get_name().strip()} [{host}]" + (f" ({item})" if item is not None else "")
 
-    def _finish_task(self) -> None:
-        if self._waiting:
-            self._spent.append((time.monotonic() - self._task_began, self._task))
-            self._waiting = False
+    def _finish(self, result: Any) -> None:
+        """Note the seconds of a task: those of its slowest host, as hosts run side by side."""
+        task = result._task
+        began = self._running.pop((result._host.get_name(), task._uuid), None)
+        if began is not None:
+            seconds = max(time.monotonic() - began, self._spent.get(task._uuid, (0, ""))[0])
+            self._spent[task._uuid] = (seconds, task.get_name().strip())
 
     def _error(self, result: Mapping[str, Any]) -> None:
         shown = False
@@ -117,18 +118,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Print the play's name."""
-        self._finish_task()
         self._display.display(f"\n{play.get_name().strip()}", color=C.COLOR_HIGHLIGHT)
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - Ansible's signature
-        """Start the task's clock."""
-        self._finish_task()
-        self._task, self._task_began, self._waiting = task.get_name().strip(), time.monotonic(), True
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """Start the clock of a task on a host."""
+        self._running[host.get_name(), task._uuid] = time.monotonic()
 
-    v2_playbook_on_handler_task_start = v2_playbook_on_task_start
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """Stop the clock."""
+        self._finish(result)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Print a task that ended well."""
+        self._finish(result)
         if (
             result._result.get("results") is not None
             and "_ansible_item_label" not in result._result
@@ -159,6 +161,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's signature
         """Print a failure with its whole message."""
+        if "_ansible_item_label" not in result._result:
+            self._finish(result)
         self._line(
             "ignored" if ignore_errors else "FAILED",
             self._label(result),
@@ -170,6 +174,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Print an unreachable host."""
+        self._finish(result)
         self._line("NO HOST", self._label(result), C.COLOR_UNREACHABLE)
         self._error(result._result)
 
@@ -190,7 +195,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Print the result a host, and the slowest tasks."""
-        self._finish_task()
         self._display.display("")
         for host in sorted(stats.processed):
             row = stats.summarize(host)
@@ -201,7 +205,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # Ansible ships no typ
                 f"unreachable={row['unreachable']} skipped={row['skipped']}",
                 color=color,
             )
-        slow = [row for row in sorted(self._spent, reverse=True)[: self.get_option("slowest")] if row[0] >= 1]
+        slow = [row for row in sorted(self._spent.values(), reverse=True)[: self.get_option("slowest")] if row[0] >= 1]
         for seconds, name in slow:
             self._display.display(f"{seconds:7.1f} s  {name}", color=C.COLOR_SKIP)
         self._display.display(

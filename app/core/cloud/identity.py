@@ -9,6 +9,7 @@ from app.core.cloud import fleet as fleets
 from app.core.cloud.site import Site
 
 ISSUER = "token.actions.githubusercontent.com"
+AUDIENCE = "sts.amazonaws.com"
 # AWS adds a dash and six characters to a secret's ARN
 SUFFIX = "-??????"
 
@@ -17,6 +18,7 @@ def section(site: Site) -> dict[str, Any]:
     """Return the variables of the role ``aws_identity``."""
     settings = site.settings["identity"]
     return {
+        "name": site.prefix,
         "hosts": [host(site, row) for row in site.settings["fleets"]],
         "boundary": settings.get("boundary", ""),
         "deployer": deployer(site) if "repository" in settings else {},
@@ -111,6 +113,12 @@ def deployer(site: Site) -> dict[str, Any]:
     """Return the role that CI takes on through OIDC to release and deploy."""
     settings = site.settings["identity"]
     subject = f"repo:{settings['repository']}:ref:refs/heads/{settings['branch']}"
+    trust = {
+        "Effect": "Allow",
+        "Principal": {"Federated": site.arn("iam", f"oidc-provider/{ISSUER}", region="")},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subject}},
+    }
     statements = [
         allow("Releases", ["s3:GetObject", "s3:PutObject"], [site.bucket_arn("artefacts", "*")]),
         allow("FindReleases", ["s3:ListBucket"], [site.bucket_arn("artefacts")]),
@@ -119,7 +127,8 @@ def deployer(site: Site) -> dict[str, Any]:
     return {
         "name": site.name("deployer", limit=64),
         "issuer": ISSUER,
-        "subject": subject,
+        "trust": {"Version": "2012-10-17", "Statement": [trust]},
+        "provider_tags": {**site.tags(), "Environment": "shared"},
         "policy": {"Version": "2012-10-17", "Statement": statements},
         "tags": site.tags(),
     }

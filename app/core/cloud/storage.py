@@ -6,17 +6,27 @@ from typing import Any
 
 from app.core.cloud.site import Site
 
+# the bucket of logs first: the others write their access logs there
+PURPOSES = ("logs", "artefacts", "data", "backups")
 REPLICATED = ("data", "backups")
+# what may write into the bucket of logs: the service, and the folder
+WRITERS = {
+    "logdelivery.elasticloadbalancing.amazonaws.com": "balancer/*",
+    "logging.s3.amazonaws.com": "s3/*",
+    "cloudtrail.amazonaws.com": "trail/*",
+}
 
 
 def section(site: Site) -> dict[str, Any]:
     """Return the variables of the role ``aws_storage``."""
     settings = site.settings["storage"]
     return {
-        "buckets": [bucket(site, purpose) for purpose in ("artefacts", "data", "backups", "logs")],
+        "buckets": [bucket(site, purpose) for purpose in PURPOSES],
         "replica_region": settings.get("replica_region", ""),
         "replica_role": site.name("replication", limit=64),
+        "replica_policy": replication(site),
         "boundary": site.settings["identity"].get("boundary", ""),
+        "tags": site.tags(),
     }
 
 
@@ -29,11 +39,66 @@ def bucket(site: Site, purpose: str) -> dict[str, Any]:
     return {
         "purpose": purpose,
         "name": site.bucket(purpose),
+        "policy": {"Version": "2012-10-17", "Statement": statements(site, purpose)},
+        "log_bucket": "" if purpose == "logs" else site.bucket("logs"),
         "lifecycle": lifecycle(site, purpose),
         "cors_origins": origins,
-        "replica": site.bucket(f"{purpose}-replica") if replicated else "",
+        "replica": replica(site, purpose) if replicated else {},
         "tags": site.tags(Purpose=purpose),
     }
+
+
+def replica(site: Site, purpose: str) -> dict[str, Any]:
+    """Return the copy of a bucket in another region."""
+    name = f"{purpose}-replica"
+    return {
+        "name": site.bucket(name),
+        "policy": {"Version": "2012-10-17", "Statement": [tls_only(site.bucket_arn(name))]},
+        "tags": site.tags(Purpose=name),
+    }
+
+
+def replication(site: Site) -> dict[str, Any]:
+    """Return what S3 may do to copy objects: read them here with their versions and tags, write them there."""
+    sources = [site.bucket_arn(purpose) for purpose in REPLICATED]
+    read = ["s3:GetObjectVersionForReplication", "s3:GetObjectVersionAcl", "s3:GetObjectVersionTagging"]
+    write = ["s3:ReplicateObject", "s3:ReplicateDelete", "s3:ReplicateTags"]
+    rows = (
+        ("Buckets", ["s3:GetReplicationConfiguration", "s3:ListBucket"], sources),
+        ("Read", read, [f"{arn}/*" for arn in sources]),
+        ("Write", write, [site.bucket_arn(f"{purpose}-replica", "*") for purpose in REPLICATED]),
+    )
+    statements = [{"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": arns} for sid, actions, arns in rows]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def statements(site: Site, purpose: str) -> list[dict[str, Any]]:
+    """Return a bucket's policy: TLS only, and for the bucket of logs who may write there, on behalf of this account alone."""
+    arn = site.bucket_arn(purpose)
+    rows: list[dict[str, Any]] = [tls_only(arn)]
+    if purpose == "logs":
+        own = {"StringEquals": {"aws:SourceAccount": site.account}}
+        rows += [
+            {
+                "Sid": service.partition(".")[0].capitalize(),
+                "Effect": "Allow",
+                "Principal": {"Service": service},
+                "Action": "s3:PutObject",
+                "Resource": f"{arn}/{folder}",
+                "Condition": own,
+            }
+            for service, folder in WRITERS.items()
+        ]
+        trail = {"Effect": "Allow", "Principal": {"Service": "cloudtrail.amazonaws.com"}, "Action": "s3:GetBucketAcl"}
+        rows.append({"Sid": "CloudtrailAcl", **trail, "Resource": arn, "Condition": own})
+    return rows
+
+
+def tls_only(arn: str) -> dict[str, Any]:
+    """Return the statement that refuses every request without TLS."""
+    insecure = {"Bool": {"aws:SecureTransport": "false"}}
+    what = {"Action": "s3:*", "Resource": [arn, f"{arn}/*"]}
+    return {"Sid": "TlsOnly", "Effect": "Deny", "Principal": {"AWS": "*"}, **what, "Condition": insecure}
 
 
 def lifecycle(site: Site, purpose: str) -> list[dict[str, Any]]:
