@@ -55,6 +55,7 @@ class Prober:
         tls: ssl.SSLContext | None,
         timeout: float,
     ) -> None:
+        self._follow = False
         self._base, self._requests, self._rate = base.rstrip("/"), requests, rate
         self._ui_path, self._live, self._rerun_seconds = ui_path, live, rerun_seconds
         self._tls, self._timeout = tls, timeout
@@ -68,6 +69,11 @@ class Prober:
         if len(self.report.phases) == 1 and self.report.phases[0].name == "all":
             self.report.phases = [Phase("before", 0.0)]
         self.report.phases.append(phase)
+
+    def follow(self) -> None:
+        """Print what the current phase sees while it runs; the first one is ``before``."""
+        self._follow = True
+        self.report.phases = [Phase("before", 0.0)]
 
     def stop(self) -> None:
         """End the run after the requests under way."""
@@ -92,7 +98,7 @@ class Prober:
         ):
             for _ in range(self._live):
                 group.create_task(self._hold_session())
-            group.create_task(self._progress())
+            group.create_task(self._tell() if self._follow else self._progress())
             await self._send_all(group, kept, fresh)
 
     async def _send_all(self, group: asyncio.TaskGroup, kept: httpx.AsyncClient, fresh: httpx.AsyncClient) -> None:
@@ -138,7 +144,14 @@ class Prober:
                     await asyncio.wait_for(self._stop.wait(), self._rerun_seconds)
             await session.socket.close()
         except (sessions.SessionCutError, OSError, httpx.HTTPError) as error:
-            self.report.sockets_cut.append(f"{time.monotonic() - self._began:.1f} s: {error}")
+            self.report.cut(time.monotonic() - self._began, str(error))
+
+    async def _tell(self) -> None:
+        """Print what the current phase saw, a JSON line every half second."""
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 0.5)
+            print(json.dumps(self.report.current()), flush=True)
 
     async def _progress(self) -> None:
         while not self._stop.is_set():
@@ -174,6 +187,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--timeout", type=float, default=30, help="seconds a request may take (default %(default)s)")
     parser.add_argument(
+        "--follow", action="store_true", help="print what the current phase sees, a JSON line every half second"
+    )
+    parser.add_argument(
         "--ca", type=Path, help="certificate to trust; without it the service's certificate is not checked"
     )
     return parser
@@ -202,6 +218,8 @@ async def probe(options: argparse.Namespace) -> Report:
         tls=tls,
         timeout=options.timeout,
     )
+    if options.follow:
+        prober.follow()
     loop = asyncio.get_running_loop()
     if options.seconds is None:
         reader = asyncio.StreamReader()

@@ -43,6 +43,29 @@ class Report:
     sockets_opened: int = 0
     sockets_cut: list[str] = field(default_factory=list)
     reruns: int = 0
+    _cut_at: list[float] = field(default_factory=list)
+
+    def cut(self, at: float, why: str) -> None:
+        """Note that a session was cut."""
+        self.sockets_cut.append(f"{at:.1f} s: {why}")
+        self._cut_at.append(at)
+
+    def current(self) -> dict[str, object]:
+        """Return what the current phase saw until now, as one flat line: what a deploy watches."""
+        began = self.phases[-1].began
+        samples = [sample for sample in self.samples if sample.at >= began]
+        failed = [sample for sample in samples if sample.failure is not None]
+        cut = sum(at >= began for at in self._cut_at)
+        why = Counter(f"{sample.kind}: {sample.failure}" for sample in failed).most_common(1)
+        return {
+            "phase": self.phases[-1].name,
+            "sent": len(samples),
+            "failed": len(failed),
+            "p95_ms": round(percentile(sorted(s.seconds for s in samples if s.failure is None), 95) * 1000, 1),
+            "sessions": self.sockets_opened - len(self.sockets_cut),
+            "cut": cut,
+            "why": why[0][0] if why else self.sockets_cut[-1] if cut else "",
+        }
 
     def failures(self) -> list[Sample]:
         """Return the requests that went wrong."""
