@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -18,6 +19,8 @@ from rehearsal.world import DOOR, World
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+# keys that name a thing; a number or `member` after them counts the entries of a list
+NAMING = re.compile(r"(?:name|id|identifier|arn)(?:s|list)?(?:\.member|\.\w*name|\.\w*id)?(?:\.\d+)?$", re.IGNORECASE)
 FAULTS = {
     # kind: status, code; botocore retries all of them, as it must against AWS
     "throttle": (503, "SlowDown"),
@@ -48,6 +51,7 @@ class Api:
         if path.startswith(DOOR):
             return self._own(path.removeprefix(DOOR), environ, start_response)
         service, action = describe(environ)
+        names, query = named(environ), parse_qs(str(environ.get("QUERY_STRING", "")), keep_blank_values=True)
         statuses: list[str] = []
 
         def noted(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
@@ -62,7 +66,8 @@ class Api:
             with self.world.lock:
                 answer = self.moto(environ, noted)
         entry = {"time": round(time.time(), 3), "from": self.where, "service": service, "action": action,
-                 "method": environ["REQUEST_METHOD"], "path": path, "status": int(statuses[0][:3]) if statuses else 0}  # fmt: skip
+                 "method": environ["REQUEST_METHOD"], "path": path, "query": sorted(query), "names": names,
+                 "status": int(statuses[0][:3]) if statuses else 0}  # fmt: skip
         self.log.write(json.dumps(entry) + "\n")
         return answer
 
@@ -94,6 +99,33 @@ def describe(environ: Environ) -> tuple[str, str]:
         if action:
             return service, action[0]
     return service, f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '/')}"
+
+
+def named(environ: Environ) -> list[str]:
+    """Return the names, ids and ARNs that a call gives, which say what it is about; no other value of a call is kept."""
+    length, kind = int(environ.get("CONTENT_LENGTH") or 0), str(environ.get("CONTENT_TYPE", ""))
+    if not length or not kind.startswith(("application/x-www-form-urlencoded", "application/x-amz-json")):
+        return []
+    body = environ["wsgi.input"].read(length)
+    environ["wsgi.input"] = io.BytesIO(body)
+    if "json" in kind:
+        try:
+            pairs = list(leaves(json.loads(body)))
+        except ValueError:
+            return []
+    else:
+        pairs = [(key, value) for key, values in parse_qs(body.decode(errors="replace")).items() for value in values]
+    return sorted({value for key, value in pairs if NAMING.search(key) and len(value) < 300})
+
+
+def leaves(data: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    """Yield each text in JSON with the dotted path to it, three levels deep at most."""
+    if isinstance(data, str):
+        yield path, data
+    elif path.count(".") < 3:
+        children = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+        for key, child in children:
+            yield from leaves(child, f"{path}.{key}")
 
 
 def refuse(fault: tuple[int, str], environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
