@@ -8,6 +8,7 @@ docs/MONITORING.md lists them with the dimensions that their senders use.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -80,16 +81,17 @@ def longest_gap(cron: str) -> dt.timedelta:
     minute, hour, day, month, weekday = cron.split()
     times = sorted(h * 60 + m for h in _field(hour, 0, 23) for m in _field(minute, 0, 59))
     days, months, weekdays = _field(day, 1, 31), _field(month, 1, 12), {n % 7 for n in _field(weekday, 0, 7)}
-    start, longest, last = dt.date(2024, 1, 1), 0, None
+    start, last = dt.date(2024, 1, 1), None
+    longest = max((after - before for before, after in itertools.pairwise(times)), default=0)
     for number in range(8 * 366):  # over a leap day
         date = start + dt.timedelta(number)
         on_day, on_weekday = date.day in days, (date.weekday() + 1) % 7 in weekdays
         both = not day.startswith("*") and not weekday.startswith("*")
         if date.month not in months or not ((on_day or on_weekday) if both else (on_day and on_weekday)):
             continue
-        for time in times:
-            now = number * 1440 + time
-            longest, last = max(longest, now - last if last is not None else 0), now
+        if last is not None:
+            longest = max(longest, number * 1440 + times[0] - last)
+        last = number * 1440 + times[-1]
     return dt.timedelta(minutes=longest)
 
 
