@@ -85,10 +85,7 @@ def build(
     Raises:
         BundleError: uv or a wheel is missing, or a file of the app cannot be read.
     """
-    arch = _ARCHITECTURES.get(machine)
-    if arch is None:
-        msg = f"no wheels are known for the architecture {machine!r}; use an x86_64 or aarch64 host"
-        raise BundleError(msg)
+    arch = architecture(machine)
     requirements = locked_requirements(root, manifest, python=python, machine=arch)
     env = hashlib.sha256(f"{python}\n{arch}\n{requirements}".encode()).hexdigest()[:ID_LENGTH]
     try:
@@ -120,7 +117,7 @@ def build(
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
             if not archive.is_file():
-                _write_atomically(archive, _archive(files))
+                write_atomically(archive, packed(files))
             if not env_archive.is_file():
                 _build_env(
                     env_archive,
@@ -134,12 +131,24 @@ def build(
         app=manifest.name,
         release=release,
         archive=str(archive),
-        archive_sha256=_sha256(archive),
+        archive_sha256=sha256(archive),
         env=env,
         env_archive=str(env_archive),
-        env_archive_sha256=_sha256(env_archive),
+        env_archive_sha256=sha256(env_archive),
         changed=bool(missing),
     )
+
+
+def architecture(machine: str) -> str:
+    """Return the name that wheels have for an architecture.
+
+    Raises:
+        BundleError: There is none.
+    """
+    arch = _ARCHITECTURES.get(machine)
+    if arch is None:
+        raise BundleError(f"no wheels are known for the architecture {machine!r}; use an x86_64 or aarch64 host")
+    return arch
 
 
 def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str, machine: str) -> str:
@@ -164,13 +173,22 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
         "--format",
         "requirements-txt",
     ]
-    exported = _uv([*command, *(flag for extra in wanted for flag in ("--extra", extra))], cwd=root)
+    exported = uv([*command, *(flag for extra in wanted for flag in ("--extra", extra))], cwd=root)
     own = manifest.folder / "requirements.txt"
     try:
         text = exported + (own.read_text(encoding="utf-8") if own.is_file() else "")
     except UnicodeDecodeError as error:
         msg = f"apps/{manifest.name}: {own} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         raise BundleError(msg) from error
+    return pinned_lines(text, python=python, machine=machine, where=f"apps/{manifest.name}: {own}")
+
+
+def pinned_lines(text: str, *, python: str, machine: str, where: str) -> str:
+    """Return what of exported requirements such a host needs, one pin with its hashes a line.
+
+    Raises:
+        BundleError: A line is not one version with a hash, or two lines differ; the message begins with ``where``.
+    """
     environment = {
         "python_version": python,
         "python_full_version": f"{python}.0",
@@ -186,10 +204,10 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
         try:
             name, pinned = _pinned(line, environment)
         except ValueError as error:
-            msg = f"apps/{manifest.name}: {own}: {error}; make the file with: uv pip compile --generate-hashes"
+            msg = f"{where}: {error}; make the file with: uv pip compile --generate-hashes"
             raise BundleError(msg) from error
         if pinned and lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:
-            msg = f"apps/{manifest.name}: {own} pins {pinned.split()[0]}, but app.core needs {lines[name].split()[0]}; use that version"
+            msg = f"{where} pins {pinned.split()[0]}, but app.core needs {lines[name].split()[0]}; use that version"
             raise BundleError(msg)
     pins = (assets.recipe(name).pin for name in manifest.data["assets"])
     lines |= {pin.partition("==")[0]: pin for pin in pins}
@@ -254,7 +272,8 @@ def _check_link(path: Path, base: Path, where: str) -> None:
         raise BundleError(f"{where}: {path} {problem}")
 
 
-def _archive(files: dict[str, tuple[bytes, bool]]) -> bytes:
+def packed(files: dict[str, tuple[bytes, bool]]) -> bytes:
+    """Return a tar.gz of files (content, executable); the same files give the same bytes."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, (content, executable) in sorted(files.items()):
@@ -280,10 +299,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _build_env(
     target: Path, requirements: str, *, assets_of: Sequence[str], python: str, arch: str, cache: Path
 ) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".env-") as scratch:
-        wheels = Path(scratch, "wheels")
-        wheels.mkdir()
         locked = Path(scratch, "requirements.txt")
         locked.write_text(requirements, encoding="utf-8")
         made = {assets.recipe(name).pin for name in assets_of}
@@ -294,35 +310,8 @@ def _build_env(
         )
         tool = Path(scratch, "uv.txt")
         tool.write_text(_uv_requirement(), encoding="utf-8")
-        platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [
-            f"manylinux2014_{arch}",
-            f"linux_{arch}",
-        ]
-        flags = [
-            "--only-binary=:all:",
-            "--no-deps",
-            "--implementation=cp",
-            f"--python-version={python}",
-            *(f"--platform={name}" for name in platforms),
-        ]
-        for wanted in (fetched, tool):
-            _run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    f"--dest={wheels}",
-                    f"--find-links={cache}",
-                    *flags,
-                    f"--requirement={wanted}",
-                ]
-            )
-        for wheel in wheels.iterdir():
-            if not (cache / wheel.name).exists():
-                _write_atomically(cache / wheel.name, wheel.read_bytes())
+        wheels = Path(scratch, "wheels")
+        download([fetched, tool], wheels, python=python, arch=arch, cache=cache)
         for name in assets_of:
             try:
                 shutil.copy(assets.pack(name, cache), wheels)
@@ -341,18 +330,41 @@ def _build_env(
         part.replace(target)
 
 
+def download(wanted: Sequence[Path], wheels: Path, *, python: str, arch: str, cache: Path) -> None:
+    """Put the wheels of locked requirements into a folder, from the cache as far as it has them."""
+    cache.mkdir(parents=True, exist_ok=True)
+    wheels.mkdir()
+    platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [f"manylinux2014_{arch}", f"linux_{arch}"]
+    flags = [
+        "--only-binary=:all:",
+        "--no-deps",
+        "--implementation=cp",
+        f"--python-version={python}",
+        *(f"--platform={name}" for name in platforms),
+        f"--dest={wheels}",
+        f"--find-links={cache}",
+    ]
+    for each in wanted:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        _run([*pip, *flags, f"--requirement={each}"])
+    for wheel in wheels.iterdir():
+        if not (cache / wheel.name).exists():
+            write_atomically(cache / wheel.name, wheel.read_bytes())
+
+
 def _uv_requirement() -> str:
-    version = _uv(["--version"]).split()[1]
+    version = uv(["--version"]).split()[1]
     return f"uv=={version}\n"
 
 
-def _uv(arguments: Sequence[str], cwd: Path | None = None) -> str:
+def uv(arguments: Sequence[str], cwd: Path | None = None) -> str:
+    """Return what uv prints."""
     beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is None:
+    program = str(beside) if beside.exists() else shutil.which("uv")
+    if program is None:
         msg = "uv is missing; run `make venv`, which installs it beside Python"
         raise BundleError(msg)
-    return _run([uv, *arguments], cwd=cwd)
+    return _run([program, *arguments], cwd=cwd)
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> str:
@@ -364,14 +376,16 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Return a file's sha256; nothing when it is not there."""
     if not path.is_file():
         return ""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there with its whole content, or not at all."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
     _sync(part)

@@ -41,7 +41,7 @@ _exports: dict[Any, str] = {}
 @pytest.fixture(autouse=True)
 def exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock file is the same in every project here: uv is asked once for each set of extras."""
-    real = bundle._uv
+    real = bundle.uv
 
     def uv(arguments: Any, cwd: Path | None = None) -> str:
         key = tuple(arguments)
@@ -49,14 +49,14 @@ def exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
             _exports[key] = real(arguments, cwd=cwd)
         return _exports[key]
 
-    monkeypatch.setattr(bundle, "_uv", uv)
+    monkeypatch.setattr(bundle, "uv", uv)
 
 
 @pytest.fixture(autouse=True)
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Stand in for pip's download: some small wheels. Returns the commands."""
     commands: list[list[str]] = []
-    real_run, real_uv = bundle._run, bundle._uv
+    real_run, real_uv = bundle._run, bundle.uv
 
     def run(command: list[str], cwd: Path | None = None) -> str:
         if "download" not in command:
@@ -73,7 +73,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def uv(arguments: Any, cwd: Path | None = None) -> str:
         return "uv 1.2.3" if arguments == ["--version"] else real_uv(arguments, cwd)
 
-    monkeypatch.setattr(bundle, "_uv", uv)
+    monkeypatch.setattr(bundle, "uv", uv)
     return commands
 
 
@@ -512,7 +512,7 @@ def test_a_missing_uv_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BundleError, match="uv is missing; run `make venv`"):
-        bundle._uv(["--version"])
+        bundle.uv(["--version"])
 
 
 # ---------------------------------------------------------------- writing
@@ -597,7 +597,7 @@ def slow(*_, **__):
     print("begun", flush=True)
     time.sleep(60)
 
-bundle._uv = lambda arguments, cwd=None: "fastapi==1.0 {hash}\\n"
+bundle.uv = lambda arguments, cwd=None: "fastapi==1.0 {hash}\\n"
 setattr(bundle, {name!r}, slow)
 project = Path({project!r})
 bundle.build(project, manifest.load(project / "app/wine"), out=project / "out", python="3.13", machine="x86_64")

@@ -981,7 +981,7 @@ def status_of(app: dict[str, Any]) -> dict[str, Any]:
     try:
         state = read_state(app["name"])
     except Failure as error:
-        return {**row, **dict.fromkeys(("release", "slot", "since", "previous")), "state": str(error)}
+        return {**row, **dict.fromkeys(("release", "slot", "since", "previous", "sessions")), "state": str(error)}
     live = state["live"] or {}
     held = [slot for slot, entry in state["slots"].items() if entry and entry["state"] == "draining"]
     return {
@@ -989,6 +989,7 @@ def status_of(app: dict[str, Any]) -> dict[str, Any]:
         "state": "never deployed" if not live else "serving" if is_serving(app, state) else "DOWN",
         **{key: live.get(key) for key in ("release", "slot", "since")},
         "previous": state["previous"],
+        "sessions": sessions(app, live["slot"]) if live else 0,
         "draining": [f"{slot} ({counted(sessions(app, slot))})" for slot in held],
     }
 

@@ -1,0 +1,262 @@
+#!/usr/bin/python3
+"""A host configures itself, and leaves in good order: what user_data.py hands over to, from the host plane of a release.
+
+    instance.py configure   become what the release says, then tell the scaling group that this host serves
+    instance.py watch       (service pergola-instance) when the group ends this host: wait for its sessions, then let it go
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from user_data import HOME, LOST, call, fetch, metadata, patiently, say, unpacked
+
+SECRETS = Path("/etc/pergola/secrets")
+APPLIED = HOME / "applied.json"
+LISTS = Path("/var/lib/apt/lists")
+FRESH = Path("/var/lib/apt/periodic/update-success-stamp")
+ATTEMPTS = 3
+LOOK = 5  # seconds between two looks at what the group wants
+UNIT = """[Unit]
+Description=Leave the scaling group in good order
+After=network.target
+[Service]
+ExecStart=/usr/bin/python3 {folder}/instance.py watch
+Restart=always
+RestartSec=10
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def configure() -> int:
+    """Become what the release says; end 0 when this host serves."""
+    settings = json.loads((HOME / "settings.json").read_text())
+    began = time.monotonic()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            become(settings)
+            break
+        except (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError) as error:
+            say(f"attempt {attempt} of {ATTEMPTS} failed after {time.monotonic() - began:.0f} s: {error}")
+            FRESH.unlink(missing_ok=True)  # perhaps a package is missing: ask the mirror
+            time.sleep(5)
+    else:
+        answer(settings, "launch_hook", "ABANDON")
+        say("gave up; the group takes this host away and tries another")
+        return 1
+    if settings.get("bake"):
+        seal()
+        return 0
+    answer(settings, "launch_hook", "CONTINUE")
+    say(f"serves after {time.monotonic() - began:.1f} s")
+    return 0
+
+
+def become(settings: dict[str, Any]) -> None:
+    """Bring this host to the state that the release describes."""
+    index = json.loads(fetch(settings, settings["release"], settings["sha256"]).read_bytes())
+    wish = {"host": index["host"]["sha256"], "vars": digest(index["vars"])}
+    bundles = [local(settings, bundle) for bundle in index["bundles"]]
+    if not settings.get("bake"):
+        give_secrets(settings, index.get("secrets", {}))
+    same = APPLIED.exists() and json.loads(APPLIED.read_text()) == wish
+    if same:
+        with ThreadPoolExecutor(len(bundles) or 1) as pool:
+            list(pool.map(swap, bundles))
+    else:
+        converge(settings, index, bundles)
+    healthy()
+    write(APPLIED, json.dumps(wish))
+    if not settings.get("bake"):
+        watcher()
+    shutil.rmtree(HOME / "files", ignore_errors=True)
+
+
+def digest(data: Any) -> str:
+    """Return a checksum of plain data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def write(path: Path, text: str, mode: int = 0o644) -> bool:
+    """Write a file in one step; return whether that changed it."""
+    if path.is_file() and path.read_text() == text:
+        return False
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as stream:
+        stream.write(text)
+    part.replace(path)
+    return True
+
+
+def run(what: str, command: list[str], environment: dict[str, str] | None = None) -> str:
+    """Run a program; its last words are the reason when it fails."""
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME, env={**os.environ, **(environment or {})})
+    if done.returncode:
+        raise RuntimeError(f"{what}: {(done.stdout + done.stderr).strip()[-3000:]}")
+    say(f"{what}: {time.monotonic() - began:.1f} s")
+    return done.stdout
+
+
+# ---------------------------------------------------------------- what the release says
+
+
+def local(settings: dict[str, Any], bundle: dict[str, Any]) -> dict[str, Any]:
+    """Return an app's bundle as the role apps takes it; its archives are here unless they are installed already."""
+    entry = {key: bundle[key] for key in ("app", "release", "env")}
+    installed = {
+        "archive": Path("/opt/pergola", bundle["app"], "releases", bundle["release"], "release.json"),
+        "env_archive": Path("/opt/pergola/envs", bundle["env"], ".complete"),
+    }
+    for kind, mark in installed.items():
+        where = HOME / "files" / bundle[kind]["key"].rpartition("/")[2]
+        entry[kind] = str(where if mark.exists() else fetch(settings, bundle[kind]["key"], bundle[kind]["sha256"]))
+        entry[f"{kind}_sha256"] = bundle[kind]["sha256"]
+    return entry
+
+
+def give_secrets(settings: dict[str, Any], names: dict[str, dict[str, str]]) -> None:
+    """Put the apps' secrets where systemd takes credentials from."""
+    for app, secrets in names.items():
+        SECRETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (SECRETS / app).mkdir(mode=0o700, exist_ok=True)
+        for name, identifier in secrets.items():
+            write(SECRETS / app / name, secret(settings["region"], identifier), 0o600)
+
+
+def secret(region: str, identifier: str) -> str:
+    """Return a secret's value from Secrets Manager."""
+    headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "secretsmanager.GetSecretValue"}
+    body = json.dumps({"SecretId": identifier}).encode()
+    found = json.loads(patiently(f"reading secret {identifier}", lambda: call("secretsmanager", region, body, headers)))
+    return str(found["SecretString"])
+
+
+def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict[str, Any]]) -> None:
+    """Run host.yml on this host."""
+    tool, host = unpacked(settings, index["self"]), Path(__file__).resolve().parent
+    variables = HOME / "vars.json"
+    write(variables, json.dumps({**index["vars"], "pergola_bundles": bundles}))
+    if any(LISTS.glob("*_Packages*")):  # an image with packages: they are what is used, a mirror may be out of reach
+        FRESH.parent.mkdir(parents=True, exist_ok=True)
+        FRESH.touch()
+    environment = {"PYTHONPATH": str(tool), "ANSIBLE_CONFIG": str(host / "ansible.cfg"), "HOME": "/root", "LC_ALL": "C.UTF-8"}
+    command = ["/usr/bin/python3", "-m", "ansible", "playbook", str(host / "playbooks/host.yml")]
+    out = run("host.yml", [*command, "--inventory", str(host / "inventory.yml"), "--extra-vars", f"@{variables}"], environment)
+    print(out, flush=True)
+
+
+def swap(bundle: dict[str, Any]) -> None:
+    """Put one app's release into service; everything else is as the image has it."""
+    triple = f"{bundle['app']}:{bundle['release']}:{bundle['env']}"
+    lacks = json.loads(run(f"{bundle['app']}: pending", ["pergola", "pending", triple, "--json"]))["pending"].get(bundle["app"], [])
+    if {"env", "release"} & set(lacks):
+        flags = [f"--{key.replace('_', '-')}={bundle[key]}" for key in ("archive", "env", "env_archive", "env_archive_sha256")]
+        command = ["pergola", "install", bundle["app"], bundle["release"], *flags, f"--sha256={bundle['archive_sha256']}", "--json"]
+        run(f"{bundle['app']}: installed", command)
+    if lacks:
+        run(f"{bundle['app']}: live", ["pergola", "deploy", bundle["app"], bundle["release"], "--json"])
+
+
+def healthy(seconds: float = 60) -> None:
+    """Wait until this host says of itself that it serves."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # its own certificate
+    deadline, last = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen("https://127.0.0.1/health", timeout=10, context=context):
+                return
+        except LOST as error:
+            last = str(error)
+        time.sleep(0.3)
+    raise RuntimeError(f"https://127.0.0.1/health does not answer 200 after {seconds:.0f} s: {last}")
+
+
+def watcher() -> None:
+    """See to it that the service runs that lets this host leave in good order."""
+    if write(Path("/etc/systemd/system/pergola-instance.service"), UNIT.format(folder=Path(__file__).resolve().parent)):
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+    subprocess.run(["systemctl", "enable", "--quiet", "--now", "pergola-instance.service"], check=True)
+
+
+def seal() -> None:
+    """Make this host an image: forget what belongs to one machine, then power off."""
+    subprocess.run(["systemctl", "disable", "--quiet", "--now", "pergola-instance.service"], check=False)
+    subprocess.run(["systemctl", "stop", "pergola-api@*", "pergola-ui@*", "pergola-worker@*", "nginx.service"], check=False)
+    for path in (SECRETS, Path("/var/lib/pergola/.host"), Path("/opt/pergola/slots"), Path("/run/pergola/route")):
+        for inner in path.glob("*"):
+            shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+    (HOME / "settings.json").unlink()
+    Path("/etc/machine-id").write_text("")
+    say("sealed: powers off to become an image")
+    subprocess.run(["systemctl", "--no-block", "poweroff"], check=True)
+
+
+# ---------------------------------------------------------------- the scaling group
+
+
+def answer(settings: dict[str, Any], hook: str, result: str) -> None:
+    """Complete a lifecycle action of this instance; an instance outside a group has none."""
+    if not settings.get(hook):
+        return
+    form = {"Action": "CompleteLifecycleAction", "Version": "2011-01-01", "AutoScalingGroupName": settings["group"],
+            "LifecycleHookName": settings[hook], "InstanceId": metadata("meta-data/instance-id") or "",
+            "LifecycleActionResult": result}  # fmt: skip
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    body = urllib.parse.urlencode(form).encode()
+
+    def tell() -> None:
+        try:
+            call("autoscaling", settings["region"], body, headers)
+        except urllib.error.HTTPError as error:
+            text = error.read(600).decode(errors="replace")
+            if "No active Lifecycle Action" not in text and "not found" not in text:
+                raise OSError(text) from error
+            say(f"{settings['group']} holds no {hook.replace('_', ' ')} of this instance")
+
+    patiently(f"completing {settings[hook]}", tell)
+
+
+def watch() -> int:
+    """Wait until the group ends this host; then until its sessions are over, or the ceiling is reached."""
+    settings = json.loads((HOME / "settings.json").read_text())
+    while metadata("meta-data/autoscaling/target-lifecycle-state") != "Terminated":
+        time.sleep(LOOK)
+    deadline, quiet = time.monotonic() + float(settings["drain_seconds"]), 0
+    say("the group ends this host: waiting for its sessions")
+    while quiet < 3 and time.monotonic() < deadline:
+        told = json.loads(subprocess.run(["pergola", "status", "--json"], capture_output=True, check=True).stdout)
+        quiet = quiet + 1 if all(app["sessions"] == 0 for app in told["apps"]) else 0
+        time.sleep(1)
+    answer(settings, "terminate_hook", "CONTINUE")
+    while True:  # what is left of this host's life
+        time.sleep(60)
+
+
+def main() -> int:
+    """Run one command."""
+    commands = {"configure": configure, "watch": watch}
+    parser = argparse.ArgumentParser(description="A host configures itself, and leaves in good order.")
+    parser.add_argument("command", choices=sorted(commands))
+    return commands[parser.parse_args().command]()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
