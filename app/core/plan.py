@@ -35,6 +35,8 @@ def build(
     drain_seconds: int | str = 900,
     balancer_idle_seconds: int | str | None = None,
     deregistration_seconds: int | str | None = None,
+    storage: str | None = None,
+    region: str | None = None,
 ) -> dict[str, Any]:
     """Derive the plan of one host.
 
@@ -45,6 +47,9 @@ def build(
         balancer_idle_seconds: Idle timeout of the balancer in front, when there is one with a value of its own.
         deregistration_seconds: Deregistration delay of the balancer in front, likewise. Seconds may be text, as
             ``--extra-vars`` gives them.
+        storage: Where apps with buckets keep their files, for example ``s3://bucket``: each below its own name. A folder of the host
+            otherwise.
+        region: The AWS region of a host in the cloud.
 
     Returns:
         Plain data (str, int, list, dict), ready for a template or JSON.
@@ -70,7 +75,7 @@ def build(
         raise PlanError("\n".join(findings))
     return {
         "environment": environment,
-        "apps": [_app(manifest, environment, rungs) for manifest in ordered],
+        "apps": [_app(manifest, environment, rungs, storage, region) for manifest in ordered],
         "locations": locations,
         "upstreams": [upstream for manifest in ordered for upstream in _upstreams(manifest)],
         "maps": [entry for manifest in ordered for entry in _maps(manifest)],
@@ -99,7 +104,9 @@ def kinds(manifest: Manifest) -> list[str]:
     return [kind for kind in KINDS if kind in manifest.data]
 
 
-def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[str, Any]:
+def _app(
+    manifest: Manifest, environment: str, rungs: timeouts.Ladder, storage: str | None, region: str | None
+) -> dict[str, Any]:
     data, name = manifest.data, manifest.name
     limits = data["limits"]
     return {
@@ -119,7 +126,11 @@ def _app(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -> dict[s
             "ui": f"{ROUTE_DIR}/{name}/ui",
             **{f"ui_{slot}": f"{ROUTE_DIR}/{name}/ui-{slot}" for slot in SLOTS},
         },
-        "environment": _environment(manifest, environment, rungs),
+        "environment": {
+            **_environment(manifest, environment, rungs),
+            **({"PERGOLA_STORAGE": f"{storage}/{name}"} if storage and data["buckets"] else {}),
+            **({"AWS_DEFAULT_REGION": region} if region and data["buckets"] else {}),
+        },
         "memory_bytes": parse_size(limits["memory"]),
         "upload_bytes": parse_size(limits["upload"]),
         "cpu_percent": max(1, round(limits["cpu"] * 100)),

@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.core.cloud.site import Site
+from app.core.manifest import Manifest
+from app.core.plan import api_prefix
 
 COLOURS = ("blue", "green")
+# TLS 1.2 with forward secrecy, and 1.3; the portal's own page needs nothing older
+TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
 def section(site: Site) -> dict[str, Any]:
     """Return the variables of the role ``aws_balancer``."""
+    settings, domain = site.settings, site.settings["domain"]
     return {
         "enabled": site.balanced,
         "name": site.name(limit=32),
         "idle_seconds": site.ladder.balancer_idle_seconds,
         "target_groups": [
             {
-                "name": site.name(row["name"], colour, limit=32),
+                "name": target_group(site, row, colour),
                 "fleet": row["name"],
                 "colour": colour,
+                "health_path": health_path(site.apps_of(row)),
                 "deregistration_seconds": site.ladder.deregistration_seconds,
+                "tags": site.tags(Fleet=row["name"], Colour=colour),
             }
-            for row in site.settings["fleets"]
+            for row in settings["fleets"]
             for colour in COLOURS
         ],
+        "front": front(site)["name"],
+        "rules": list(rules(site)),
         "subnets": [site.name("public", zone[-1]) for zone in site.zones],
         "security_group": site.name("balancer"),
+        "certificate": domain["certificate"],
+        "domain": domain.get("name", ""),
+        "zone": domain.get("zone", ""),
+        "tls_policy": TLS_POLICY,
         "log_bucket": site.bucket("logs"),
         "tags": site.tags(),
     }
+
+
+def target_group(site: Site, row: Mapping[str, Any], colour: str) -> str:
+    """Return the name of a fleet's target group."""
+    return site.name(row["name"], colour, limit=32)
+
+
+def front(site: Site) -> Mapping[str, Any]:
+    """Return the fleet that gets what no rule names: the one with the app at ``/``, else the first."""
+    rows: list[Mapping[str, Any]] = site.settings["fleets"]
+    return next((row for row in rows if any(app.path == "/" for app in site.apps_of(row))), rows[0])
+
+
+def rules(site: Site) -> Iterable[dict[str, Any]]:
+    """Give a rule for each app that another fleet than the front serves."""
+    apps = [(row["name"], app) for row in site.settings["fleets"] if row is not front(site) for app in site.apps_of(row)]
+    # the longest path first, as on a host
+    for number, (fleet, app) in enumerate(sorted(apps, key=lambda both: (-len(both[1].path), both[1].path)), 1):
+        yield {"priority": 10 * number, "fleet": fleet, "paths": [app.path.rstrip("/"), f"{app.path}*"]}
+
+
+def health_path(apps: Iterable[Manifest]) -> str:
+    """Return where a host says whether it serves: the host's own page, or that of an app where nothing is at ``/``."""
+    known = sorted(apps, key=lambda app: (app.path != "/", "api" not in app.data, app.name))
+    return "/health" if known[0].path == "/" else f"{api_prefix(known[0])}/health"

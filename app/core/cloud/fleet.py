@@ -5,26 +5,82 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.core import plan
+from app.core.cloud import balancer
 from app.core.cloud.site import Site
+
+REQUEST_METRIC = "ALBRequestCountPerTarget"
+DEBIAN = {"owner": "136693071363", "name": "debian-13-{}-*"}  # Debian's own account on AWS; 12 has too old a Python
+MACHINES = {"x86_64": "amd64", "arm64": "arm64"}
 
 
 def section(site: Site) -> dict[str, Any]:
     """Return the variables of the role ``aws_fleet``."""
     return {
-        "fleets": [
-            {
-                "name": site.name(row["name"]),
-                "fleet": row["name"],
-                "apps": [manifest.name for manifest in site.apps_of(row)],
-                "instance_type": row["instance_type"],
-                "min": row["min"],
-                "max": row["max"],
-                "desired": row["desired"],
-                "disk_gb": row["disk_gb"],
-                "tags": site.tags(Fleet=row["name"]),
-            }
-            for row in site.settings["fleets"]
+        "fleets": [fleet(site, row) for row in site.settings["fleets"]],
+        "balanced": site.balanced,
+        "prefix": site.prefix,
+        "bucket": site.bucket("artefacts"),
+        "region": site.region,
+        "security_group": site.name("hosts"),
+        "subnets": host_subnets(site),
+        "tags": site.tags(),
+    }
+
+
+def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one fleet."""
+    machine = row["architecture"]
+    kept = ("instance_type", "min", "max", "desired", "disk_gb", "image", "launch_seconds", "grace_seconds", "cpu_percent",
+            "requests_per_minute", "spot_percent", "schedule")  # fmt: skip
+    return {
+        "name": site.name(row["name"]),
+        "fleet": row["name"],
+        "apps": [manifest.name for manifest in site.apps_of(row)],
+        "profile": site.name("host", row["name"], limit=64),
+        "image_owner": DEBIAN["owner"],
+        "image_name": DEBIAN["name"].format(MACHINES[machine]),
+        "machine": machine,
+        "colours": [
+            {"colour": colour, "name": site.name(row["name"], colour), "target_group": balancer.target_group(site, row, colour)}
+            for colour in balancer.COLOURS
         ],
+        "drain_seconds": site.ladder.drain_seconds,
+        "release": release(site, row),
+        "tags": site.tags(Fleet=row["name"]),
+        **{key: row[key] for key in kept},
+    }
+
+
+def host_subnets(site: Site) -> list[str]:
+    """Return the names of the subnets in which hosts stand."""
+    kind = "public" if site.settings["network"]["way_out"] == "public" else "private"
+    return [site.name(kind, zone[-1]) for zone in site.zones]
+
+
+def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the release of a fleet's hosts consists of: its apps, the variables of ``host.yml``, where its secrets are."""
+    apps = site.apps_of(row)
+    host = plan.build(
+        apps,
+        environment=site.environment,
+        drain_seconds=site.ladder.drain_seconds,
+        balancer_idle_seconds=site.ladder.balancer_idle_seconds,
+        deregistration_seconds=site.ladder.deregistration_seconds,
+        storage=f"s3://{site.bucket('data')}",
+        region=site.region,
+    )
+    return {
+        "apps": [{"path": str(app.folder)} for app in apps],
+        "variables": {
+            "pergola_environment": site.environment,
+            "pergola_health": balancer.health_path(apps),
+            "pergola_plan": host,
+            "baseline_firewall": False,  # security groups are the hosts' firewall
+        },
+        "secrets": {
+            app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]} for app in apps if app.data["secrets"]
+        },
     }
 
 
