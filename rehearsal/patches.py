@@ -79,6 +79,11 @@ def balancing(world: World) -> None:
         original(self, *args, **kwargs)
         self.attrs.update({**attributes, **self.attrs})
 
+    @around(elb.FakeTargetGroup, "__init__")
+    def target_group(original: Function, self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.attributes.setdefault("stickiness.lb_cookie.duration_seconds", "86400")
+
     @around(elb.FakeTargetGroup, "health_for")  # moto calls every registered target healthy
     def health_for(original: Function, self: Any, target: dict[str, Any], ec2: Any) -> Any:
         status, key = original(self, target, ec2), (self.arn, target["Id"])

@@ -180,7 +180,11 @@ def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str
     except UnicodeDecodeError as error:
         msg = f"apps/{manifest.name}: {own} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         raise BundleError(msg) from error
-    return pinned_lines(text, python=python, machine=machine, where=f"apps/{manifest.name}: {own}")
+    lines = pinned_lines(text, python=python, machine=machine, where=f"apps/{manifest.name}: {own}").splitlines()
+    pins = [assets.recipe(name).pin for name in manifest.data["assets"]]
+    made = {pin.partition("==")[0] for pin in pins}
+    kept = [line for line in lines if line.partition("==")[0] not in made]
+    return "".join(f"{line}\n" for line in sorted([*kept, *pins], key=lambda line: line.partition("==")[0]))
 
 
 def pinned_lines(text: str, *, python: str, machine: str, where: str) -> str:
@@ -209,8 +213,6 @@ def pinned_lines(text: str, *, python: str, machine: str, where: str) -> str:
         if pinned and lines.setdefault(name, pinned).split()[0] != pinned.split()[0]:
             msg = f"{where} pins {pinned.split()[0]}, but app.core needs {lines[name].split()[0]}; use that version"
             raise BundleError(msg)
-    pins = (assets.recipe(name).pin for name in manifest.data["assets"])
-    lines |= {pin.partition("==")[0]: pin for pin in pins}
     return "".join(f"{line}\n" for _, line in sorted(lines.items()))
 
 
