@@ -214,6 +214,16 @@ def waiting(world: World) -> None:
                     return wait
         raise ValidationError(f"No active Lifecycle Action found with instance ID {instance}")
 
+    @around(AutoScalingResponse, "create_auto_scaling_group")  # moto drops the hooks that come with a group
+    def create(original: Function, self: Any) -> Any:
+        made = original(self)
+        for hook in self._get_params().get("LifecycleHookSpecificationList", []):
+            self.autoscaling_backend.create_lifecycle_hook(
+                hook["LifecycleHookName"], self._get_param("AutoScalingGroupName"), hook["LifecycleTransition"],
+                int(hook.get("HeartbeatTimeout", 3600)), hook.get("DefaultResult", "ABANDON"),
+            )  # fmt: skip
+        return made
+
     @instead(AutoScalingResponse, "complete_lifecycle_action")
     def complete(self: Any) -> EmptyResult:
         held(self).result = self._get_param("LifecycleActionResult")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import re
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -191,8 +191,7 @@ def _collections(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _collection(name: str) -> Path:
     """Return the folder of an installed collection."""
-    found = importlib.util.find_spec("ansible_collections")
-    places = [Path(place) for place in (found.submodule_search_locations or [] if found else [])]
+    places = [Path(place, "ansible_collections") for place in sys.path]  # in a module ansible_collections itself is Ansible's archive
     places += [Path.home() / ".ansible/collections/ansible_collections", Path("/usr/share/ansible/collections/ansible_collections")]
     for place in places:
         if (place / name.replace(".", "/") / "plugins").is_dir():

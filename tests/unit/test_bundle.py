@@ -604,7 +604,7 @@ bundle.build(project, manifest.load(project / "app/wine"), out=project / "out", 
 """
 
 
-@pytest.mark.parametrize("name", ["_archive", "_sync", "_run"])
+@pytest.mark.parametrize("name", ["packed", "_sync", "_run"])
 def test_a_build_killed_half_way_leaves_nothing_torn(project: Make, name: str) -> None:
     root = project()
     code = KILLED.format(root=str(ROOT), hash=HASH, name=name, project=str(root))

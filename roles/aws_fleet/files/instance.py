@@ -2,6 +2,7 @@
 """A host configures itself, and leaves in good order: what user_data.py hands over to, from the host plane of a release.
 
     instance.py configure   become what the release says, then tell the scaling group that this host serves
+    instance.py apply       run host.yml again; instance.py check only says what that would change
     instance.py watch       (service pergola-instance) when the group ends this host: wait for its sessions, then let it go
 """
 
@@ -80,11 +81,19 @@ def become(settings: dict[str, Any]) -> None:
             list(pool.map(swap, bundles))
     else:
         converge(settings, index, bundles)
-    healthy()
+    healthy(index["vars"]["pergola_health"])
     write(APPLIED, json.dumps(wish))
     if not settings.get("bake"):
         watcher()
     shutil.rmtree(HOME / "files", ignore_errors=True)
+
+
+def apply(*extra: str) -> int:
+    """Run host.yml once more, on a host that serves already (``--check``: only say what it would change)."""
+    settings = json.loads((HOME / "settings.json").read_text())
+    index = json.loads(fetch(settings, settings["release"], settings["sha256"]).read_bytes())
+    converge(settings, index, [local(settings, bundle) for bundle in index["bundles"]], *extra)
+    return 0
 
 
 def digest(data: Any) -> str:
@@ -104,10 +113,10 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
     return True
 
 
-def run(what: str, command: list[str], environment: dict[str, str] | None = None) -> str:
+def run(what: str, command: list[str]) -> str:
     """Run a program; its last words are the reason when it fails."""
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME, env={**os.environ, **(environment or {})})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode:
         raise RuntimeError(f"{what}: {(done.stdout + done.stderr).strip()[-3000:]}")
     say(f"{what}: {time.monotonic() - began:.1f} s")
@@ -148,7 +157,7 @@ def secret(region: str, identifier: str) -> str:
     return str(found["SecretString"])
 
 
-def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict[str, Any]]) -> None:
+def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict[str, Any]], *extra: str) -> None:
     """Run host.yml on this host."""
     tool, host = unpacked(settings, index["self"]), Path(__file__).resolve().parent
     variables = HOME / "vars.json"
@@ -158,8 +167,10 @@ def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict
         FRESH.touch()
     environment = {"PYTHONPATH": str(tool), "ANSIBLE_CONFIG": str(host / "ansible.cfg"), "HOME": "/root", "LC_ALL": "C.UTF-8"}
     command = ["/usr/bin/python3", "-m", "ansible", "playbook", str(host / "playbooks/host.yml")]
-    out = run("host.yml", [*command, "--inventory", str(host / "inventory.yml"), "--extra-vars", f"@{variables}"], environment)
-    print(out, flush=True)
+    command += ["--inventory", str(host / "inventory.yml"), "--extra-vars", f"@{variables}", *extra]
+    began = time.monotonic()
+    subprocess.run(command, check=True, cwd=HOME, env={**os.environ, **environment})  # its progress goes into the log
+    say(f"host.yml: {time.monotonic() - began:.1f} s")
 
 
 def swap(bundle: dict[str, Any]) -> None:
@@ -174,19 +185,19 @@ def swap(bundle: dict[str, Any]) -> None:
         run(f"{bundle['app']}: live", ["pergola", "deploy", bundle["app"], bundle["release"], "--json"])
 
 
-def healthy(seconds: float = 60) -> None:
+def healthy(path: str, seconds: float = 60) -> None:
     """Wait until this host says of itself that it serves."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # its own certificate
     deadline, last = time.monotonic() + seconds, ""
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen("https://127.0.0.1/health", timeout=10, context=context):
+            with urllib.request.urlopen(f"https://127.0.0.1{path}", timeout=10, context=context):
                 return
         except LOST as error:
             last = str(error)
         time.sleep(0.3)
-    raise RuntimeError(f"https://127.0.0.1/health does not answer 200 after {seconds:.0f} s: {last}")
+    raise RuntimeError(f"https://127.0.0.1{path} does not answer 200 after {seconds:.0f} s: {last}")
 
 
 def watcher() -> None:
@@ -252,7 +263,7 @@ def watch() -> int:
 
 def main() -> int:
     """Run one command."""
-    commands = {"configure": configure, "watch": watch}
+    commands = {"apply": apply, "check": lambda: apply("--check"), "configure": configure, "watch": watch}
     parser = argparse.ArgumentParser(description="A host configures itself, and leaves in good order.")
     parser.add_argument("command", choices=sorted(commands))
     return commands[parser.parse_args().command]()
