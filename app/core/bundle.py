@@ -336,7 +336,10 @@ def download(wanted: Sequence[Path], wheels: Path, *, python: str, arch: str, ca
     """Put the wheels of locked requirements into a folder, from the cache as far as it has them."""
     cache.mkdir(parents=True, exist_ok=True)
     wheels.mkdir()
-    platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [f"manylinux2014_{arch}", f"linux_{arch}"]
+    platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [
+        f"manylinux2014_{arch}",
+        f"linux_{arch}",
+    ]
     flags = [
         "--only-binary=:all:",
         "--no-deps",

@@ -1,9 +1,9 @@
 """Build the release of a whole site on the control node: all that a host needs to become what it shall be, without a control node.
 
-It holds the bundles of its apps (``app.core.bundle``), the host plane (``playbooks/host.yml`` with its roles) and what runs it: ansible-core
-and the few modules of collections that the host plane uses, for the host's Python. An index names each file with its key in the
-artefact bucket, its size and its sha256, and the variables of ``host.yml``. Every file is named by what is in it, so a key never changes
-its content, and a release that shares files with another uploads only the rest.
+It holds the bundles of its apps (``app.core.bundle``), the host plane (``playbooks/host.yml`` with its roles) and what runs it:
+ansible-core and the few modules of collections that the host plane uses, for the host's Python. An index names each file with its
+key in the artefact bucket, its size and its sha256, and the variables of ``host.yml``. Every file is named by what is in it, so a
+key never changes its content, and a release that shares files with another uploads only the rest.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ any_errors_fatal = True
 """
 
 
-def build(  # noqa: PLR0913  what a site consists of
+def build(
     root: Path,
     manifests: Sequence[Manifest],
     *,
@@ -80,7 +80,7 @@ def build(  # noqa: PLR0913  what a site consists of
     built = [bundles.build(root, one, out=out, python=python, machine=machine, check=check) for one in manifests]
     host, fresh_host = _stored(out, "host", _host_plane(root), check=check)
     tool, fresh_tool = _runner(root, out, python=python, arch=bundles.architecture(machine), check=check)
-    index = {
+    index: dict[str, Any] = {
         "host": _entry(host),
         "self": _entry(tool),
         "bundles": [
@@ -97,7 +97,9 @@ def build(  # noqa: PLR0913  what a site consists of
     fresh = not path.is_file()
     if fresh and not check:
         bundles.write_atomically(path, content)
-    entries = [index["host"], index["self"]] + [b[kind] for b in index["bundles"] for kind in ("archive", "env_archive")]
+    entries = [index["host"], index["self"]] + [
+        b[kind] for b in index["bundles"] for kind in ("archive", "env_archive")
+    ]
     files = {entry["key"]: {**entry, "path": str(out / Path(entry["key"]).name)} for entry in entries}
     last = {"key": f"{KEYS}/{path.name}", "sha256": sha256, "size": len(content), "path": str(path)}
     return {
@@ -116,7 +118,9 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _stored(out: Path, kind: str, files: Mapping[str, tuple[bytes, bool]], *, check: bool) -> tuple[Path, bool]:
     """Return the archive of files, named by their content, and whether it was not there."""
-    checksums = json.dumps({name: [hashlib.sha256(content).hexdigest(), flag] for name, (content, flag) in sorted(files.items())})
+    checksums = json.dumps(
+        {name: [hashlib.sha256(content).hexdigest(), flag] for name, (content, flag) in sorted(files.items())}
+    )
     path = out / f"{kind}-{hashlib.sha256(checksums.encode()).hexdigest()[: bundles.ID_LENGTH]}.tar.gz"
     fresh = not path.is_file()
     if fresh and not check:
@@ -137,7 +141,10 @@ def _host_plane(root: Path) -> dict[str, tuple[bytes, bool]]:
     """Return the files of the host plane: the playbook, its roles, the project's own plugins, and what begins on a host."""
     folders = [f"roles/{name}" for name in _roles(root)] + ["plugins/callback"]
     paths = [path for folder in folders for path in sorted((root / folder).rglob("*")) if path.is_file()]
-    paths += [root / "playbooks/host.yml", *(root / f"plugins/modules/{name}.py" for name in ("file_set", "pergola_bundle"))]
+    paths += [
+        root / "playbooks/host.yml",
+        *(root / f"plugins/modules/{name}.py" for name in ("file_set", "pergola_bundle")),
+    ]
     files = {
         path.relative_to(root).as_posix(): (path.read_bytes(), bool(path.stat().st_mode & 0o100))
         for path in paths
@@ -156,7 +163,9 @@ def _host_plane(root: Path) -> dict[str, tuple[bytes, bool]]:
 def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tuple[Path, bool]:
     """Return the archive of ansible-core with its dependencies, and of the collections' modules that the host plane uses."""
     command = ["export", "--frozen", "--only-group=self", "--no-emit-project", "--no-header", "--no-annotate"]
-    exported = bundles.pinned_lines(bundles.uv(command, cwd=root), python=python, machine=arch, where="uv.lock, group self")
+    exported = bundles.pinned_lines(
+        bundles.uv(command, cwd=root), python=python, machine=arch, where="uv.lock, group self"
+    )
     wanted = "".join(f"{line}\n" for line in exported.splitlines() if line.split("==")[0] not in _LEFT_OUT)
     collections = dict(_collections(root))
     names = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(collections.items())}
@@ -178,11 +187,18 @@ def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tu
 
 def _collections(root: Path) -> Iterator[tuple[str, bytes]]:
     """Give the collections' modules that the host plane names, with the code that they share."""
-    texts = [path.read_text(encoding="utf-8") for name in _roles(root) for path in (root / "roles" / name).rglob("*.yml")]
+    texts = [
+        path.read_text(encoding="utf-8") for name in _roles(root) for path in (root / "roles" / name).rglob("*.yml")
+    ]
     used = sorted({found for text in texts for found in _MODULE.findall(text)})
     for collection in sorted({name for name, _ in used}):
         base = _collection(collection)
-        modules = [f"plugins/{kind}/{module}.py" for name, module in used if name == collection for kind in ("modules", "action")]
+        modules = [
+            f"plugins/{kind}/{module}.py"
+            for name, module in used
+            if name == collection
+            for kind in ("modules", "action")
+        ]
         shared = [path.relative_to(base).as_posix() for path in (base / "plugins/module_utils").rglob("*.py")]
         for name in ("meta/runtime.yml", "MANIFEST.json", *modules, *sorted(shared)):
             with contextlib.suppress(FileNotFoundError):  # few modules have an action of the same name
@@ -191,9 +207,16 @@ def _collections(root: Path) -> Iterator[tuple[str, bytes]]:
 
 def _collection(name: str) -> Path:
     """Return the folder of an installed collection."""
-    places = [Path(place, "ansible_collections") for place in sys.path]  # in a module ansible_collections itself is Ansible's archive
-    places += [Path.home() / ".ansible/collections/ansible_collections", Path("/usr/share/ansible/collections/ansible_collections")]
+    places = [
+        Path(place, "ansible_collections") for place in sys.path
+    ]  # in a module ansible_collections itself is Ansible's archive
+    places += [
+        Path.home() / ".ansible/collections/ansible_collections",
+        Path("/usr/share/ansible/collections/ansible_collections"),
+    ]
     for place in places:
         if (place / name.replace(".", "/") / "plugins").is_dir():
             return place / name.replace(".", "/")
-    raise bundles.BundleError(f"the collection {name} is not installed; run `make venv`, or ansible-galaxy install -r requirements.yml")
+    raise bundles.BundleError(
+        f"the collection {name} is not installed; run `make venv`, or ansible-galaxy install -r requirements.yml"
+    )

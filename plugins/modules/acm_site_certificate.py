@@ -92,7 +92,14 @@ try:
 except ImportError:  # AnsibleAWSModule says what is missing
     BotoCoreError = ClientError = Exception
 
-KEY_TYPES = ["RSA_2048", "RSA_3072", "RSA_4096", "EC_prime256v1", "EC_secp384r1", "EC_secp521r1"]  # ACM lists only RSA_2048 unasked
+KEY_TYPES = [
+    "RSA_2048",
+    "RSA_3072",
+    "RSA_4096",
+    "EC_prime256v1",
+    "EC_secp384r1",
+    "EC_secp521r1",
+]  # ACM lists only RSA_2048 unasked
 RENEW = dt.timedelta(days=30)
 LIFE = dt.timedelta(days=365)
 
@@ -115,7 +122,7 @@ def fits(found: dict[str, Any], given: dict[str, Any]) -> bool:
     names = {given["domain"], *given["alternative_names"]}
     imported = found["Type"] == "IMPORTED"
     ends = found.get("NotAfter")
-    old = imported and ends is not None and ends - dt.datetime.now(dt.timezone.utc) < RENEW
+    old = imported and ends is not None and ends - dt.datetime.now(dt.UTC) < RENEW
     return imported == (given["source"] == "selfsigned") and names <= set(found["SubjectAlternativeNames"]) and not old
 
 
@@ -125,12 +132,16 @@ def self_signed(domain: str, names: list[str]) -> dict[str, bytes]:
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
-    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.timezone.utc)
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, domain)])
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + LIFE)
     others = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-    pem = builder.add_extension(others, critical=False).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    pem = (
+        builder.add_extension(others, critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
     form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     secret = key.private_bytes(serialization.Encoding.PEM, form, none)
     return {"Certificate": pem, "CertificateChain": pem, "PrivateKey": secret}
@@ -142,10 +153,17 @@ def make(client: Any, given: dict[str, Any], found: dict[str, Any] | None) -> st
     tags = [{"Key": key, "Value": str(value)} for key, value in {**given["tags"], "Name": given["name"]}.items()]
     if given["source"] == "selfsigned":
         again = {"CertificateArn": found["CertificateArn"]} if found and found["Type"] == "IMPORTED" else {"Tags": tags}
-        return str(client.import_certificate(**self_signed(given["domain"], names), **again, aws_retry=True)["CertificateArn"])
+        return str(
+            client.import_certificate(**self_signed(given["domain"], names), **again, aws_retry=True)["CertificateArn"]
+        )
     more = {"SubjectAlternativeNames": names} if len(names) > 1 else {}
     made = client.request_certificate(
-        DomainName=given["domain"], ValidationMethod="DNS", KeyAlgorithm="EC_prime256v1", Tags=tags, **more, aws_retry=True
+        DomainName=given["domain"],
+        ValidationMethod="DNS",
+        KeyAlgorithm="EC_prime256v1",
+        Tags=tags,
+        **more,
+        aws_retry=True,
     )
     return str(made["CertificateArn"])
 
@@ -153,9 +171,14 @@ def make(client: Any, given: dict[str, Any], found: dict[str, Any] | None) -> st
 def records(client: Any, arn: str, deadline: float) -> list[dict[str, str]]:
     """Return the records that prove the domain; ACM needs some seconds to name them."""
     while True:
-        options = client.describe_certificate(CertificateArn=arn, aws_retry=True)["Certificate"].get("DomainValidationOptions", [])
+        options = client.describe_certificate(CertificateArn=arn, aws_retry=True)["Certificate"].get(
+            "DomainValidationOptions", []
+        )
         if options and all("ResourceRecord" in option for option in options):
-            unique = {(o["ResourceRecord"]["Name"], o["ResourceRecord"]["Type"], o["ResourceRecord"]["Value"]) for o in options}
+            unique = {
+                (o["ResourceRecord"]["Name"], o["ResourceRecord"]["Type"], o["ResourceRecord"]["Value"])
+                for o in options
+            }
             return [{"name": name, "type": kind, "value": value} for name, kind, value in sorted(unique)]
         if time.monotonic() > deadline:
             return []
@@ -169,7 +192,10 @@ def prove(module: AnsibleAWSModule, arn: str, wanted: list[dict[str, str]]) -> N
     listed = client.list_hosted_zones_by_name(DNSName=zone, aws_retry=True)["HostedZones"]
     ids = [one["Id"] for one in listed if one["Name"] == zone and not one["Config"].get("PrivateZone")]
     if not ids:
-        module.fail_json(msg=f"there is no public hosted zone {zone} in Route 53; create it, or leave `zone` out and write: {wanted}", arn=arn)
+        module.fail_json(
+            msg=f"there is no public hosted zone {zone} in Route 53; create it, or leave `zone` out and write: {wanted}",
+            arn=arn,
+        )
     changes = [
         {"Action": "UPSERT", "ResourceRecordSet": {
             "Name": one["name"], "Type": one["type"], "TTL": 300, "ResourceRecords": [{"Value": one["value"]}]}}
@@ -185,10 +211,16 @@ def issued(module: AnsibleAWSModule, client: Any, arn: str, deadline: float) -> 
         if found["Status"] != "PENDING_VALIDATION":
             break
         if time.monotonic() > deadline:
-            module.fail_json(msg=f"{arn} is still not validated; does the registrar name the zone's servers? Then run this again.", arn=arn)
+            module.fail_json(
+                msg=f"{arn} is still not validated; does the registrar name the zone's servers? Then run this again.",
+                arn=arn,
+            )
         time.sleep(5)
     if found["Status"] != "ISSUED":
-        module.fail_json(msg=f"ACM refused {arn}: {found['Status']} {found.get('FailureReason', '')}; delete it and run this again", arn=arn)
+        module.fail_json(
+            msg=f"ACM refused {arn}: {found['Status']} {found.get('FailureReason', '')}; delete it and run this again",
+            arn=arn,
+        )
     return str(found["Status"])
 
 
@@ -201,7 +233,13 @@ def present(module: AnsibleAWSModule, client: Any) -> dict[str, Any]:
         return {"changed": True, "arn": found["CertificateArn"] if found else "", "status": "", "records": []}
     arn = make(client, given, found) if change else str(found["CertificateArn"])  # type: ignore[index]
     wanted = records(client, arn, deadline) if given["source"] == "dns" else []
-    status = "ISSUED" if given["source"] == "selfsigned" else str(found["Status"]) if found and not change else "PENDING_VALIDATION"
+    status = (
+        "ISSUED"
+        if given["source"] == "selfsigned"
+        else str(found["Status"])
+        if found and not change
+        else "PENDING_VALIDATION"
+    )
     if given["source"] == "dns" and given["zone"] and status != "ISSUED" and not module.check_mode:
         prove(module, arn, wanted)
         status = issued(module, client, arn, deadline)

@@ -7,9 +7,9 @@ module: scaling_group
 short_description: An EC2 scaling group with its hooks, policies and schedule
 description:
   - Makes or changes a scaling group with what belongs to it in one task.
-  - Needed beside C(amazon.aws.autoscaling_group) because that one makes a group without its lifecycle hooks (its first hosts would serve before
-    they are ready), says "changed" in every check mode and whenever a host changes its state, and because the modules for hooks and
-    policies have no check mode or need the group to be there.
+  - Needed beside C(amazon.aws.autoscaling_group) because that one makes a group without its lifecycle hooks (its first hosts would serve
+    before they are ready), says "changed" in every check mode and whenever a host changes its state, and because the modules for
+    hooks and policies have no check mode or need the group to be there.
   - How many hosts there are is the group's own state. C(desired) counts when the group is made, and when its size is out of bounds.
 options:
   name:
@@ -148,7 +148,13 @@ try:
 except ImportError:  # AnsibleAWSModule says what is missing
     BotoCoreError = ClientError = Exception
 
-METRICS = ["GroupDesiredCapacity", "GroupInServiceInstances", "GroupPendingInstances", "GroupTerminatingInstances", "GroupTotalInstances"]
+METRICS = [
+    "GroupDesiredCapacity",
+    "GroupInServiceInstances",
+    "GroupPendingInstances",
+    "GroupTerminatingInstances",
+    "GroupTotalInstances",
+]
 TRANSITIONS = {"launching": "autoscaling:EC2_INSTANCE_LAUNCHING", "terminating": "autoscaling:EC2_INSTANCE_TERMINATING"}
 
 
@@ -197,7 +203,7 @@ def different(have: dict[str, Any], want: dict[str, Any]) -> list[str]:
     for key, value in want.items():
         if key in {"LaunchTemplate", "MixedInstancesPolicy"}:
             now, then = template_of(have), template_of(want)
-            spread = {k: v for k, v in (have.get("MixedInstancesPolicy", {}).get("InstancesDistribution") or {}).items()}
+            spread = have.get("MixedInstancesPolicy", {}).get("InstancesDistribution") or {}
             asked = (value.get("InstancesDistribution") or {}) if key == "MixedInstancesPolicy" else {}
             same = now.get("Version") == then["Version"] and now.get("LaunchTemplateName") == then["LaunchTemplateName"]
             if not same or (key not in have) or any(spread.get(k) != v for k, v in asked.items()):
@@ -235,7 +241,8 @@ def times(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the scheduled actions by name, as the API takes them."""
     keys = {"min": "MinSize", "max": "MaxSize", "desired": "DesiredCapacity"}
     return {
-        one["name"]: {"Recurrence": one["at"], **{keys[key]: one[key] for key in keys if one[key] is not None}} for one in given["schedule"]
+        one["name"]: {"Recurrence": one["at"], **{keys[key]: one[key] for key in keys if one[key] is not None}}
+        for one in given["schedule"]
     }
 
 
@@ -265,7 +272,13 @@ class Group:
         group = described(self.client, self.name)
         want = wanted(self.given, group)
         tags = [
-            {"ResourceId": self.name, "ResourceType": "auto-scaling-group", "Key": key, "Value": str(value), "PropagateAtLaunch": True}
+            {
+                "ResourceId": self.name,
+                "ResourceType": "auto-scaling-group",
+                "Key": key,
+                "Value": str(value),
+                "PropagateAtLaunch": True,
+            }
             for key, value in sorted(self.given["tags"].items())
         ]
         if group is None:
@@ -281,7 +294,13 @@ class Group:
             have["hooks"] = hooks(self.given)
         self.lists(have)
         if {one["Metric"] for one in (group or {}).get("EnabledMetrics", [])} < set(METRICS):
-            self.do("metrics", "enable_metrics_collection", AutoScalingGroupName=self.name, Granularity="1Minute", Metrics=METRICS)
+            self.do(
+                "metrics",
+                "enable_metrics_collection",
+                AutoScalingGroupName=self.name,
+                Granularity="1Minute",
+                Metrics=METRICS,
+            )
         before = template_of(group or {}).get("Version", "")
         return {"version_before": before, "size": want["DesiredCapacity"]}
 
@@ -290,7 +309,10 @@ class Group:
         if found := different(group, want):
             self.do(", ".join(found), "update_auto_scaling_group", AutoScalingGroupName=self.name, **want)
         there, asked = set(group["TargetGroupARNs"]), set(self.given["target_groups"])
-        for extra, call in ((asked - there, "attach_load_balancer_target_groups"), (there - asked, "detach_load_balancer_target_groups")):
+        for extra, call in (
+            (asked - there, "attach_load_balancer_target_groups"),
+            (there - asked, "detach_load_balancer_target_groups"),
+        ):
             if extra:
                 self.do("target groups", call, AutoScalingGroupName=self.name, TargetGroupARNs=sorted(extra))
         known = {tag["Key"]: tag["Value"] for tag in group["Tags"]}
@@ -315,7 +337,13 @@ class Group:
         kinds = (
             ("hooks", hooks(self.given), "put_lifecycle_hook", "delete_lifecycle_hook", "LifecycleHookName"),
             ("policies", policies(self.given), "put_scaling_policy", "delete_policy", "PolicyName"),
-            ("times", times(self.given), "put_scheduled_update_group_action", "delete_scheduled_action", "ScheduledActionName"),
+            (
+                "times",
+                times(self.given),
+                "put_scheduled_update_group_action",
+                "delete_scheduled_action",
+                "ScheduledActionName",
+            ),
         )
         for kind, want, put, remove, key in kinds:
             there = have.get(kind, {})
@@ -333,7 +361,9 @@ class Group:
             deadline = time.monotonic() + self.given["wait_timeout"]
             while not self.module.check_mode and described(self.client, self.name):
                 if time.monotonic() > deadline:
-                    self.module.fail_json(msg=f"{self.name} still has hosts after {self.given['wait_timeout']} s; run this again")
+                    self.module.fail_json(
+                        msg=f"{self.name} still has hosts after {self.given['wait_timeout']} s; run this again"
+                    )
                 time.sleep(3)
         return {"version_before": template_of(group or {}).get("Version", ""), "size": 0}
 

@@ -59,7 +59,9 @@ def front(site: Site) -> Mapping[str, Any]:
 
 def rules(site: Site) -> Iterable[dict[str, Any]]:
     """Give a rule for each app that another fleet than the front serves."""
-    apps = [(row["name"], app) for row in site.settings["fleets"] if row is not front(site) for app in site.apps_of(row)]
+    apps = [
+        (row["name"], app) for row in site.settings["fleets"] if row is not front(site) for app in site.apps_of(row)
+    ]
     # the longest path first, as on a host
     for number, (fleet, app) in enumerate(sorted(apps, key=lambda both: (-len(both[1].path), both[1].path)), 1):
         yield {"priority": 10 * number, "fleet": fleet, "paths": [app.path.rstrip("/"), f"{app.path}*"]}

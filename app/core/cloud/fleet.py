@@ -42,7 +42,11 @@ def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
         "image_name": DEBIAN["name"].format(MACHINES[machine]),
         "machine": machine,
         "colours": [
-            {"colour": colour, "name": site.name(row["name"], colour), "target_group": balancer.target_group(site, row, colour)}
+            {
+                "colour": colour,
+                "name": site.name(row["name"], colour),
+                "target_group": balancer.target_group(site, row, colour),
+            }
             for colour in balancer.COLOURS
         ],
         "drain_seconds": site.ladder.drain_seconds,
@@ -79,7 +83,9 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
             "baseline_firewall": False,  # security groups are the hosts' firewall
         },
         "secrets": {
-            app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]} for app in apps if app.data["secrets"]
+            app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]}
+            for app in apps
+            if app.data["secrets"]
         },
     }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """A host configures itself, and leaves in good order: what user_data.py hands over to, from the host plane of a release.
 
-    instance.py configure   become what the release says, then tell the scaling group that this host serves
-    instance.py apply       run host.yml again; instance.py check only says what that would change
-    instance.py watch       (service pergola-instance) when the group ends this host: wait for its sessions, then let it go
+instance.py configure   become what the release says, then tell the scaling group that this host serves
+instance.py apply       run host.yml again; instance.py check only says what that would change
+instance.py watch       (service pergola-instance) when the group ends this host: wait for its sessions, then let it go
 """
 
 from __future__ import annotations
@@ -24,7 +24,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from user_data import HOME, LOST, call, fetch, metadata, patiently, say, unpacked
+from user_data import (  # type: ignore[import-not-found,unused-ignore]  # beside this file on a host
+    HOME,
+    LOST,
+    call,
+    fetch,
+    metadata,
+    patiently,
+    say,
+    unpacked,
+)
 
 SECRETS = Path("/etc/pergola/secrets")
 APPLIED = HOME / "applied.json"
@@ -165,7 +174,12 @@ def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict
     if any(LISTS.glob("*_Packages*")):  # an image with packages: they are what is used, a mirror may be out of reach
         FRESH.parent.mkdir(parents=True, exist_ok=True)
         FRESH.touch()
-    environment = {"PYTHONPATH": str(tool), "ANSIBLE_CONFIG": str(host / "ansible.cfg"), "HOME": "/root", "LC_ALL": "C.UTF-8"}
+    environment = {
+        "PYTHONPATH": str(tool),
+        "ANSIBLE_CONFIG": str(host / "ansible.cfg"),
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+    }
     command = ["/usr/bin/python3", "-m", "ansible", "playbook", str(host / "playbooks/host.yml")]
     command += ["--inventory", str(host / "inventory.yml"), "--extra-vars", f"@{variables}", *extra]
     began = time.monotonic()
@@ -176,10 +190,23 @@ def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict
 def swap(bundle: dict[str, Any]) -> None:
     """Put one app's release into service; everything else is as the image has it."""
     triple = f"{bundle['app']}:{bundle['release']}:{bundle['env']}"
-    lacks = json.loads(run(f"{bundle['app']}: pending", ["pergola", "pending", triple, "--json"]))["pending"].get(bundle["app"], [])
+    lacks = json.loads(run(f"{bundle['app']}: pending", ["pergola", "pending", triple, "--json"]))["pending"].get(
+        bundle["app"], []
+    )
     if {"env", "release"} & set(lacks):
-        flags = [f"--{key.replace('_', '-')}={bundle[key]}" for key in ("archive", "env", "env_archive", "env_archive_sha256")]
-        command = ["pergola", "install", bundle["app"], bundle["release"], *flags, f"--sha256={bundle['archive_sha256']}", "--json"]
+        flags = [
+            f"--{key.replace('_', '-')}={bundle[key]}"
+            for key in ("archive", "env", "env_archive", "env_archive_sha256")
+        ]
+        command = [
+            "pergola",
+            "install",
+            bundle["app"],
+            bundle["release"],
+            *flags,
+            f"--sha256={bundle['archive_sha256']}",
+            "--json",
+        ]
         run(f"{bundle['app']}: installed", command)
     if lacks:
         run(f"{bundle['app']}: live", ["pergola", "deploy", bundle["app"], bundle["release"], "--json"])
@@ -210,7 +237,9 @@ def watcher() -> None:
 def seal() -> None:
     """Make this host an image: forget what belongs to one machine, then power off."""
     subprocess.run(["systemctl", "disable", "--quiet", "--now", "pergola-instance.service"], check=False)
-    subprocess.run(["systemctl", "stop", "pergola-api@*", "pergola-ui@*", "pergola-worker@*", "nginx.service"], check=False)
+    subprocess.run(
+        ["systemctl", "stop", "pergola-api@*", "pergola-ui@*", "pergola-worker@*", "nginx.service"], check=False
+    )
     for path in (SECRETS, Path("/var/lib/pergola/.host"), Path("/opt/pergola/slots"), Path("/run/pergola/route")):
         for inner in path.glob("*"):
             shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()

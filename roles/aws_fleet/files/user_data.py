@@ -22,7 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SETTINGS = r"""@SETTINGS@"""  # JSON: bucket, region, release, sha256, group, launch_hook, terminate_hook, drain_seconds, bake
+SETTINGS = (
+    r"""@SETTINGS@"""  # JSON: bucket, region, release, sha256, group, launch_hook, terminate_hook, drain_seconds, bake
+)
 METADATA = "http://169.254.169.254/latest/"
 HOME = Path("/opt/pergola/site")
 TRIES = 6
@@ -40,12 +42,10 @@ def patiently(what: str, attempt: Callable[[], Any]) -> Any:
         try:
             return attempt()
         except LOST as error:
-            if isinstance(error, urllib.error.HTTPError):
-                reason = f"{error.code} {error.read(300).decode(errors='replace')}"
-            else:
-                reason = str(error)
+            told = isinstance(error, urllib.error.HTTPError)
+            reason = f"{error.code} {error.read(300).decode(errors='replace')}" if told else str(error)
             if number == TRIES - 1:
-                raise SystemExit(f"pergola: {what} failed {TRIES} times: {reason}") from error
+                raise RuntimeError(f"{what} failed {TRIES} times: {reason}") from error
             say(f"{what}: {reason}; once more")
             time.sleep(2**number)
     return None
@@ -56,7 +56,9 @@ def metadata(path: str) -> str | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask() -> str | None:
-        key = urllib.request.Request(f"{METADATA}api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "300"})
+        key = urllib.request.Request(
+            f"{METADATA}api/token", method="PUT", headers={"X-aws-ec2-metadata-token-ttl-seconds": "300"}
+        )
         with opener.open(key, timeout=5) as answer:
             token = answer.read().decode()
         question = urllib.request.Request(METADATA + path, headers={"X-aws-ec2-metadata-token": token})
@@ -75,7 +77,7 @@ def metadata(path: str) -> str | None:
 def sign(service: str, region: str, request: urllib.request.Request, keys: dict[str, str]) -> urllib.request.Request:
     """Sign a request without a query string (AWS Signature Version 4)."""
     url, body = urllib.parse.urlsplit(request.full_url), bytes(request.data or b"")  # type: ignore[arg-type]
-    now = dt.datetime.now(dt.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     digest = hashlib.sha256(body).hexdigest()
     given = {"host": url.netloc, "x-amz-date": now, "x-amz-content-sha256": digest, "x-amz-security-token": keys["Token"],
              **{name.lower(): value for name, value in request.header_items()}}  # fmt: skip
@@ -99,7 +101,7 @@ def keys() -> dict[str, str]:
     base = "meta-data/iam/security-credentials/"
     role = metadata(base)
     if not role:
-        raise SystemExit("pergola: this instance has no role; give its launch template an instance profile")
+        raise RuntimeError("this instance has no role; give its launch template an instance profile")
     found: dict[str, str] = json.loads(metadata(base + role.strip()) or "{}")
     return found
 
