@@ -13,6 +13,9 @@ COLOURS = ("blue", "green")
 # TLS 1.2 with forward secrecy, and 1.3; the portal's own page needs nothing older
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
+HEALTH = {"interval": 30, "timeout": 5, "healthy": 2, "unhealthy": 3}
+STICKINESS_SECONDS = 86400  # a Streamlit session lives in one process: its visitor stays with one host
+
 
 def section(site: Site) -> dict[str, Any]:
     """Return the variables of the role ``aws_balancer``."""
@@ -41,6 +44,8 @@ def section(site: Site) -> dict[str, Any]:
         "domain": domain.get("name", ""),
         "zone": domain.get("zone", ""),
         "tls_policy": TLS_POLICY,
+        "health": HEALTH,
+        "stickiness_seconds": STICKINESS_SECONDS,
         "log_bucket": site.bucket("logs"),
         "tags": site.tags(),
     }

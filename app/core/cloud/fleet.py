@@ -11,6 +11,8 @@ from app.core.cloud.site import Site
 
 REQUEST_METRIC = "ALBRequestCountPerTarget"
 DEBIAN = {"owner": "136693071363", "name": "debian-13-{}-*"}  # Debian's own account on AWS; 12 has too old a Python
+PYTHON = "3.13"  # of Debian 13
+LEAVE_SECONDS = 900
 MACHINES = {"x86_64": "amd64", "arm64": "arm64"}
 
 
@@ -24,6 +26,9 @@ def section(site: Site) -> dict[str, Any]:
         "region": site.region,
         "security_group": site.name("hosts"),
         "subnets": host_subnets(site),
+        "python": PYTHON,
+        "leave_seconds": LEAVE_SECONDS,
+        "refresh": True,
         "tags": site.tags(),
     }
 
