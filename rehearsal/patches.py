@@ -20,6 +20,7 @@ import moto.ec2.models.launch_templates as templates
 import moto.ec2.models.tags as ec2_tags
 import moto.elbv2.models as elb
 import moto.rds.models as rds
+import moto.s3.models as s3
 import moto.sns.models as sns
 from moto.autoscaling.exceptions import ValidationError
 from moto.autoscaling.responses import AutoScalingResponse
@@ -27,6 +28,7 @@ from moto.budgets.responses import BudgetsResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.models.amis import AmiBackend
+from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.rds.exceptions import DBParameterGroupNotFoundError
 from moto.wafv2.responses import WAFV2Response
 
@@ -344,6 +346,16 @@ def databases(world: World) -> None:
 
 def others(world: World) -> None:
     """CloudWatch, CloudTrail, SNS, ACM and WAF."""
+
+    @instead(
+        s3.FakeBucket, "get_permission"
+    )  # moto looks at no condition: "deny what is not TLS" would deny everything
+    def permission(self: Any, action: str, resource: str) -> PermissionResult:
+        if self.policy is None:
+            return PermissionResult.NEUTRAL
+        document = json.loads(self.policy)
+        kept = [s for s in document["Statement"] if s["Effect"] != "Deny" or "Condition" not in s]
+        return IAMPolicy(json.dumps({**document, "Statement": kept})).is_action_permitted(action, resource)
 
     @around(trails.CloudTrailBackend, "delete_trail")  # the ARN is a name too
     def delete_trail(original: Function, self: Any, name: str) -> None:

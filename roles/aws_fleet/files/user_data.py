@@ -42,8 +42,7 @@ def patiently(what: str, attempt: Callable[[], Any]) -> Any:
         try:
             return attempt()
         except LOST as error:
-            told = isinstance(error, urllib.error.HTTPError)
-            reason = f"{error.code} {error.read(300).decode(errors='replace')}" if told else str(error)
+            reason = f"{error.code} {error.read(300)!r}" if isinstance(error, urllib.error.HTTPError) else str(error)
             if number == TRIES - 1:
                 raise RuntimeError(f"{what} failed {TRIES} times: {reason}") from error
             say(f"{what}: {reason}; once more")
