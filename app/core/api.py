@@ -46,12 +46,14 @@ def create_api(
     lifespan: Lifespan | None = None,
     ready: Ready | None = None,
     settings: Settings | None = None,
+    status: Callable[[], Mapping[str, Any]] | None = None,
     health_routes: bool = True,
 ) -> FastAPI:
     """A FastAPI with everything the platform asks of an app.
 
     `ready` is asked by `/health/ready`: it returns details (anything JSON can hold) or raises with the reason; it may be
-    async, and a plain function runs in a thread. The portal answers `/health*` itself and says `health_routes=False`.
+    async, and a plain function runs in a thread. What `status` returns is added to `/health/status`. The portal answers `/health*`
+    itself and says `health_routes=False`.
     """
     settings = settings or get_settings()
     logs.configure(settings=settings)
@@ -67,7 +69,7 @@ def create_api(
     problems.install(app)
     docs.install(app)
     if health_routes:
-        _add_health(app, settings, ready)
+        _add_health(app, settings, ready, status)
 
     @app.get("/metrics", include_in_schema=False)
     def metrics_text(request: Request) -> Response:
@@ -114,7 +116,9 @@ async def check_ready(ready: Ready | None) -> tuple[bool, dict[str, Any]]:
     return True, dict(answer)
 
 
-def _add_health(app: FastAPI, settings: Settings, ready: Ready | None) -> None:
+def _add_health(
+    app: FastAPI, settings: Settings, ready: Ready | None, more: Callable[[], Mapping[str, Any]] | None
+) -> None:
     started = time.time()
 
     @app.get("/health", tags=["health"], summary="The process answers")
@@ -147,6 +151,7 @@ def _add_health(app: FastAPI, settings: Settings, ready: Ready | None) -> None:
             "requests": int(metrics.total("http_requests", _is_use)),
             "ready": good,
             "checks": details,
+            **(more() if more is not None else {}),
         }
 
 

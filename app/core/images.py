@@ -16,12 +16,16 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from fastapi import HTTPException
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core import problems
 
 MIB: Final = 1024 * 1024
 MAX_BYTES: Final = 10 * MIB
@@ -36,8 +40,20 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _NAMES: Final = {"WEBP": "WebP"}
 _CHUNK: Final = 256 * 1024
-# decoding holds up to 3 copies of 40 MP: two at a time bound the memory of a worker, however many visitors come
-_TURNS: Final = threading.BoundedSemaphore(2)
+_STRIP: Final = 64
+_ORIENTATION: Final = 0x0112
+_QUARTER: Final = 5  # from this value on height and width change places
+_TURNED: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# 40 MP are 160 MB: one at a time bounds the memory of a worker, however many visitors come
+_TURN: Final = threading.Lock()
 # what Pillow's decoders are known to raise for broken files
 _BROKEN: Final = (
     OSError,
@@ -77,21 +93,18 @@ class Picture:
     """A picture that was let in.
 
     Attributes:
-        image: RGB, upright.
+        image: RGB, upright; smaller than the file's when it was asked for with `shrink_to`.
+        size: Width and height of the file's picture, upright, in pixels.
         format: JPEG, PNG, WEBP or BMP, as its bytes say.
         mode: Pillow's mode of the file (RGB, RGBA, L, P, CMYK, ...).
         bytes: Length of the file.
     """
 
     image: Image.Image
+    size: tuple[int, int]
     format: str
     mode: str
     bytes: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, upright, in pixels."""
-        return self.image.size
 
 
 class Upload(Protocol):
@@ -100,6 +113,43 @@ class Upload(Protocol):
     async def read(self, size: int = -1, /) -> bytes:
         """Read at most `size` bytes."""
         ...
+
+
+class UploadLimit:
+    """Middleware that refuses a request body beyond a limit with 413: at once by its Content-Length, else while it arrives.
+
+        app.add_middleware(UploadLimit, limit=11 * MIB, paths={"/api/v1/batch": 128 * MIB})
+
+    A path takes the limit of the longest entry of `paths` that it begins with.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, paths: Mapping[str, int] | None = None) -> None:
+        self._app = app
+        self._limits = sorted((paths or {}).items(), key=lambda item: -len(item[0]))
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = next((most for path, most in self._limits if scope["path"].startswith(path)), self._limit)
+        refusal = f"The request is larger than {limit // MIB} MB; send smaller or fewer files."
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdigit() and int(length) > limit:
+            await problems.problem(413, refusal, instance=scope["path"])(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise HTTPException(413, refusal)
+            return message
+
+        await self._app(scope, counted, send)
 
 
 def too_large(limit: int = MAX_BYTES) -> ImageError:
@@ -137,6 +187,7 @@ def read_image(
     limit: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     smallest: int = 1,
+    shrink_to: int | None = None,
 ) -> Picture:
     """Let a picture in.
 
@@ -146,6 +197,8 @@ def read_image(
         limit: Longest file in bytes.
         max_pixels: Most pixels, by what the header says.
         smallest: Fewest pixels a side.
+        shrink_to: Give a picture whose longest side is at least this, when more is not needed: a large one is then shrunk by a
+            whole factor while it is decoded, and takes a fraction of the memory.
 
     Raises:
         ImageError: With a sentence for the visitor and the status of the answer (400, or 413 when it is too long).
@@ -155,7 +208,7 @@ def read_image(
     if len(data) > limit:
         raise too_large(limit)
     named = _named(formats)
-    with _TURNS:
+    with _TURN:
         try:
             # only these decoders are tried: what the others would do with a hostile file does not matter
             opened = Image.open(io.BytesIO(data), formats=list(formats))
@@ -170,27 +223,49 @@ def read_image(
         if min(width, height) < smallest:
             raise ImageError(f"The picture is {width} x {height} pixels; at least {smallest} x {smallest} are needed.")
         try:
-            image = _plain(opened)
+            factor = max(1, max(width, height) // shrink_to) if shrink_to else 1
+            image, turned = _plain(opened, factor)
         except _BROKEN:
             raise ImageError(
                 f"The {_NAMES.get(kind, kind)} file is damaged and cannot be read; save or export it again."
             ) from None
-    return Picture(image, kind, mode, len(data))
+    return Picture(image, (height, width) if turned else (width, height), kind, mode, len(data))
 
 
-def _plain(opened: Image.Image) -> Image.Image:
-    """Decode the first frame: upright, on white, RGB."""
+def _plain(opened: Image.Image, factor: int) -> tuple[Image.Image, bool]:
+    """Decode the first frame, shrunk by a whole factor: RGB on white, upright; and whether height and width changed places."""
+    width, height = opened.size
+    turn = opened.getexif().get(_ORIENTATION)
+    if factor > 1:
+        opened.draft(
+            opened.mode, (width // factor, height // factor)
+        )  # a JPEG is decoded at an eighth, quarter or half
     opened.load()
-    turned = ImageOps.exif_transpose(opened)
-    if turned.has_transparency_data:
-        with_alpha = turned.convert("RGBA")
+    factor = max(1, round(factor * opened.width / width))
+    if factor == 1:
+        image = _on_white(opened)
+    else:
+        # strip by strip: a second copy of a large picture is never made
+        image = Image.new("RGB", (-(-opened.width // factor), -(-opened.height // factor)))
+        rows = _STRIP * factor
+        for top in range(0, opened.height, rows):
+            strip = opened.crop((0, top, opened.width, min(top + rows, opened.height)))
+            image.paste(_on_white(strip).reduce(factor), (0, top // factor))
+    if turn in _TURNED:
+        return image.transpose(_TURNED[turn]), turn >= _QUARTER
+    return image, False
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
         canvas = Image.new("RGBA", with_alpha.size, "white")
         canvas.alpha_composite(with_alpha)
         return canvas.convert("RGB")
-    if turned.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")):
         # 16 bits a pixel: converting would cut everything above 255 to white
-        return turned.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
-    return turned.convert("RGB")
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert("RGB")
+    return image.convert("RGB")
 
 
 def _bomb(max_pixels: int) -> ImageError:

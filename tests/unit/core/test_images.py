@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI, Request, UploadFile
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.core import images
+from app.core import images, problems
 from app.core.images import DRAWINGS, ImageError, from_base64, read_image, read_upload
 
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]
@@ -104,6 +106,31 @@ def test_the_corner_that_was_up_is_up() -> None:
     found = read_image(stream.getvalue()).image
     assert found.getpixel((30, 2)) == (255, 0, 0)
     assert found.getpixel((2, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("size", [(1000, 700), (1001, 333), (250, 999), (64, 64)])
+def test_a_large_picture_is_shrunk_while_it_is_decoded(form: str, size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, "navy")
+    image.paste("orange", (0, 0, size[0] // 2, size[1] // 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.save(stream, form, exif=exif)
+    small = read_image(stream.getvalue(), shrink_to=100)
+    assert small.size == size[::-1]
+    assert max(size) < 200 or 100 <= max(small.image.size) < 230
+    assert small.image.width / small.image.height == pytest.approx(size[1] / size[0], rel=0.04)
+    right, left = (small.image.getpixel((int(small.image.width * x), 3)) for x in (0.9, 0.1))
+    np.testing.assert_allclose([right, left], [(255, 165, 0), (0, 0, 128)], atol=14)
+
+
+def test_a_large_transparent_picture_lies_on_white() -> None:
+    stream = io.BytesIO()
+    Image.new("RGBA", (900, 600), (0, 0, 0, 128)).save(stream, "PNG")
+    small = read_image(stream.getvalue(), shrink_to=100)
+    assert small.image.size == (100, 67)
+    assert small.image.getcolors() == [(6700, (127, 127, 127))]
 
 
 def test_an_empty_file_is_called_empty() -> None:
@@ -244,3 +271,44 @@ def test_base64_that_is_too_long_is_413_before_it_is_decoded() -> None:
     with pytest.raises(ImageError) as caught:
         from_base64("A" * (images.MAX_BYTES * 4 // 3 + 8))
     assert caught.value.status == 413
+
+
+def limited() -> TestClient:
+    app = FastAPI()
+    problems.install(app)
+
+    @app.post("/picture")
+    async def picture(request: Request) -> int:
+        return len(await request.body())
+
+    @app.post("/form")
+    async def form(file: UploadFile) -> int:
+        return len(await file.read())
+
+    app.add_api_route("/batch/form", form, methods=["POST"])
+    app.add_middleware(images.UploadLimit, limit=1000, paths={"/batch": 5000})
+    return TestClient(app)
+
+
+@pytest.mark.parametrize(("path", "length", "status"), [("/picture", 1000, 200), ("/picture", 1001, 413)])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_body_beyond_its_limit_is_413(path: str, length: int, status: int, streamed: bool) -> None:
+    body: Any = (bytes(100) for _ in range(length // 100)) if streamed else bytes(length)
+    if streamed and length % 100:
+        body = iter([bytes(500), bytes(length - 500)])
+    answer = limited().post(path, content=body)
+    assert answer.status_code == status, answer.text
+
+
+def test_a_form_is_limited_while_it_arrives_and_by_its_own_path() -> None:
+    def parts() -> Any:
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(40):
+            yield bytes(100)
+        yield b"\r\n--x--\r\n"
+
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    refused_ = limited().post("/form", content=parts(), headers=kind)
+    assert refused_.status_code == 413
+    assert refused_.headers["content-type"] == "application/problem+json"
+    assert limited().post("/batch/form", content=parts(), headers=kind).json() == 4000

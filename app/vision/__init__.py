@@ -1,0 +1,1 @@
+"""Clean or dirty? Looks at pictures of plates, bowls and cups."""
