@@ -4,8 +4,10 @@ With `PROMETHEUS_MULTIPROC_DIR` set each process writes its numbers to files in 
 worker answers, sums all of them. Without it the numbers are this process's own.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -99,6 +101,47 @@ def total(name: str, counts: Callable[[Mapping[str, str]], bool] = lambda _label
         for sample in metric.samples
         if sample.name == f"{name.removesuffix('_total')}_total" and counts(sample.labels)
     )
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A histogram over all workers. `buckets` are (upper bound, how many at or below it), ending with infinity."""
+
+    count: int
+    sum: float
+    buckets: tuple[tuple[float, int], ...]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None when nothing was observed."""
+        return self.sum / self.count if self.count else None
+
+    def quantile(self, share: float) -> float | None:
+        """About the value below which this share lies, straight within its bucket; None when nothing was observed."""
+        wanted, low, before = share * self.count, 0.0, 0
+        for bound, upto in self.buckets:
+            if upto >= wanted and upto > before:
+                return low if bound == math.inf else low + (bound - low) * (wanted - before) / (upto - before)
+            low, before = bound, upto
+        return None
+
+
+def distribution(name: str, counts: Callable[[Mapping[str, str]], bool] = lambda _labels: True) -> Distribution:
+    """A histogram summed over all workers and over the label sets for which `counts` is true."""
+    buckets: dict[float, float] = {}
+    count = total_ = 0.0
+    for metric in _summed().collect():
+        for sample in metric.samples if metric.name == name else ():
+            if not counts(sample.labels):
+                continue
+            if sample.name == f"{name}_bucket":
+                bound = float(sample.labels["le"])
+                buckets[bound] = buckets.get(bound, 0.0) + sample.value
+            elif sample.name == f"{name}_count":
+                count += sample.value
+            elif sample.name == f"{name}_sum":
+                total_ += sample.value
+    return Distribution(int(count), total_, tuple((bound, int(buckets[bound])) for bound in sorted(buckets)))
 
 
 def forget_worker(pid: int) -> None:

@@ -28,7 +28,7 @@ from app.core import problems
 from app.core.asgi import client_address
 from app.core.settings import get_settings
 
-EXEMPT: Final = ("/health", "/metrics")
+EXEMPT: Final = ("/health", "/metrics", "/auth/check")
 
 _ROWS: Final = 16384
 _PROBES: Final = 8

@@ -18,11 +18,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from app.core import auth, metrics
+from app.core import auth, job, metrics
 from app.core.api import create_api
 from app.core.settings import get_settings
 from app.core.storage import StorageError, open_storage
-from app.wine import batch, job
+from app.wine import batch
 from app.wine.analytics import Filters, analyse, options
 from app.wine.dataset import DataError
 from app.wine.schemas import (
@@ -42,6 +42,7 @@ from app.wine.store import ModelStore, NoModel, Served
 
 log = logging.getLogger(__name__)
 
+TRAINING: Final = "app.wine.train"
 UPLOAD_BYTES: Final = 10 * 1024 * 1024
 _BUCKETS: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 5000.0)
 
@@ -58,7 +59,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     await _look()
     if store_is_empty() and not settings.on_host:  # on a host the release's preparation has trained
         with contextlib.suppress(job.Busy):
-            await asyncio.to_thread(job.start, settings.state_dir)
+            await asyncio.to_thread(job.start, settings.state_dir, TRAINING)
     watcher = asyncio.create_task(_watch())
     try:
         yield
@@ -228,7 +229,7 @@ def analytics(
 def retrain() -> Training:
     """Start a training on the operator's reviews (or the starter corpus); the new model goes into service by itself."""
     try:
-        progress = job.start(settings.state_dir)
+        progress = job.start(settings.state_dir, TRAINING)
     except job.Busy as error:
         raise HTTPException(409, str(error)) from error
     return Training(**vars(progress))

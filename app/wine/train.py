@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core import artefacts
+from app.core import artefacts, job
 from app.core.settings import get_settings
 from app.core.storage import StorageError, open_storage
-from app.wine import job
 from app.wine.dataset import DataError, Dataset, read_file, read_storage
 from app.wine.model import to_bytes
 from app.wine.settings import WineSettings

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.core import artefacts
+from app.core import artefacts, job
 from app.core.manifest import load
 from app.core.storage import FolderStorage
-from app.wine import job
 from app.wine.model import to_bytes
 from app.wine.store import ARTEFACT
 from app.wine.training import Trained

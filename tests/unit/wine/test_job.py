@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.wine import job
+from app.core import job
 
 
 def test_nothing_has_run_yet(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_progress_is_read_while_it_runs_and_after(tmp_path: Path) -> None:
 
 def test_a_killed_training_is_called_interrupted(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from app.wine import job\n"
+        "import sys, time; from pathlib import Path; from app.core import job\n"
         "with job.exclusive(Path(sys.argv[1])):\n"
         "    job.write_progress(Path(sys.argv[1]), job.Progress('running', 0.3, 'fold 1', 1.0)); print('on', flush=True)\n"
         "    time.sleep(60)\n"
@@ -60,7 +60,7 @@ def test_a_damaged_progress_file_is_a_failure_with_a_sentence(tmp_path: Path) ->
 
 def test_starting_while_one_runs_is_refused(tmp_path: Path) -> None:
     with job.exclusive(tmp_path), pytest.raises(job.Busy):
-        job.start(tmp_path)
+        job.start(tmp_path, "app.wine.train")
 
 
 def test_a_started_training_reports_itself(state: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_started_training_reports_itself(state: Path) -> None:
     data = state / "storage" / "data"
     data.mkdir(parents=True)
     (data / "reviews.csv").write_text("country,description\nUS,plum\n", encoding="utf-8")
-    first = job.start(state)
+    first = job.start(state, "app.wine.train")
     assert first.state in {"running", "failed"}
     until = time.monotonic() + 60
     while job.read_progress(state).state == "running" and time.monotonic() < until:

@@ -13,9 +13,8 @@ import uvicorn
 from fastapi.testclient import TestClient
 from streamlit.testing.v1 import AppTest
 
-from app.core import artefacts, client
+from app.core import artefacts, client, job
 from app.core.settings import clear_settings
-from app.wine import job
 from app.wine.screens import common, figures, predict
 
 from .conftest import PASSWORD

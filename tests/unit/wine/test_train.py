@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.core import artefacts
+from app.core import artefacts, job
 from app.core.storage import FolderStorage
-from app.wine import job, train
+from app.wine import train
 from app.wine.corpus.generate import NOTES
 from app.wine.store import ARTEFACT, load_or_none
 

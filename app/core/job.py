@@ -1,4 +1,4 @@
-"""The training job: one at a time on a host, its progress readable by every process, also after a crash.
+"""A training job: one at a time for an app on a host, its progress readable by every process, also after a crash.
 
 The job holds a file lock while it runs and writes its progress beside it. A progress file that says "running" while nobody
 holds the lock was left by a job that was killed.
@@ -97,14 +97,14 @@ def read_progress(folder: Path) -> Progress:
     return progress
 
 
-def start(folder: Path) -> Progress:
-    """Start a training in a process of its own. Raises Busy."""
+def start(folder: Path, module: str, *arguments: str) -> Progress:
+    """Start `python -m <module> --background` in a process of its own. Raises Busy."""
     folder.mkdir(parents=True, exist_ok=True)
     if _locked(folder):
         raise Busy("A training is running already.")
     with (folder / _LOG).open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.wine.train", "--background"],
+            [sys.executable, "-m", module, "--background", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
