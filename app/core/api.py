@@ -91,7 +91,8 @@ class _Api(FastAPI):
             self.settings.app, api_prefix=self.settings.api_prefix, base_path=self.settings.base_path
         )
         if rules.protected:
-            self.user_middleware.insert(0, Middleware(access.AccessMiddleware, rules))
+            # innermost: rate limits and measures see refused requests too
+            self.user_middleware.append(Middleware(access.AccessMiddleware, rules))
         inner = super().build_middleware_stack()
         return RequestMiddleware(inner, self.settings.app, self.settings.api_prefix)
 

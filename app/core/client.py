@@ -18,6 +18,7 @@ import httpx
 from app.core import logs
 from app.core.settings import get_settings
 
+IN_PROCESS: Final = "inprocess"
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=5.0)
 
 
@@ -99,9 +100,15 @@ def _visitor() -> str:
 def api_client() -> ApiClient:
     """The client for this app's API: over this slot's socket on a host, over `PERGOLA_API_URL` elsewhere.
 
+    On a laptop `PERGOLA_API_URL=inprocess` runs the API within the screen's own process: one command, one process.
+
     One for the process; httpx clients are safe to share between threads.
     """
     settings = get_settings()
+    if settings.api_url == IN_PROCESS:
+        from app.core.inprocess import transport_of  # noqa: PLC0415 - loads the whole API
+
+        return ApiClient(base_url=f"http://{settings.app}", timeout=_TIMEOUT, transport=transport_of(settings.app))
     if settings.api_socket is None:
         return ApiClient(base_url=settings.api_url, timeout=_TIMEOUT, transport=httpx.HTTPTransport(retries=2))
     transport = httpx.HTTPTransport(uds=str(settings.api_socket), retries=2)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +81,7 @@ def _read(path: Path, encoder: str) -> Samples | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return _samples(file["embeddings"], file["ink"], json.loads(file["about"].tobytes()), encoder)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # half a file of a run that was killed: it is made again
 
 

@@ -47,7 +47,7 @@ IDEAS: Final = (
         "age-shifted",
         60005,
         8.4,
-        "person",
+        "unspecified",
     ),
     Idea(
         "photograph",

@@ -126,7 +126,8 @@ def _html(material: Material) -> bytes:
     )
     said = html.escape(material.answer["interpretability"]["explanation_text"])
     shown = "".join(
-        f'<figure><img alt="{alt}" src="data:image/png;base64,{b64encode(pictures.png(image)).decode()}"><figcaption>{alt}</figcaption></figure>'
+        f'<figure><img alt="{alt}" src="data:image/png;base64,{b64encode(pictures.png(image)).decode()}">'
+        f"<figcaption>{alt}</figcaption></figure>"
         for alt, image in (
             ("The drawing", pictures.thumbnail(material.image, 640)),
             ("What adds to the score", material.overlay),
@@ -134,7 +135,8 @@ def _html(material: Material) -> bytes:
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        "<title>Analysis of a drawing</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
+        "<title>Analysis of a drawing</title><style>"
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}"
         "figure{display:inline-block;margin:0 1rem 1rem 0;max-width:24rem}img{max-width:100%;border:1px solid #ccc;border-radius:8px}"
         "th{text-align:left;padding-right:1.5rem;vertical-align:top}p.note{border-left:4px solid #999;padding-left:1rem}</style></head>"
         f"<body><h1>Analysis of a drawing</h1><p>{said}</p>{shown}<table>{rows}</table>"

@@ -97,9 +97,10 @@ class Trained:
 def spans(ages: Doubles, minimum: int = MIN_SAMPLES) -> list[Span]:
     """The age groups that these ages allow: thin ones are merged with their thinner neighbour, up to four years together.
 
-    What stays thin is left out.
+    What stays thin is left out, and so are ages without any drawing.
     """
-    found = [Span(low, high, int(((ages >= low) & (ages < high)).sum())) for low, high in AGES]
+    every = [Span(low, high, int(((ages >= low) & (ages < high)).sum())) for low, high in AGES]
+    found = [span for span in every if span.samples]
     while True:
         merged = _merge_thinnest(found, minimum)
         if merged is None:

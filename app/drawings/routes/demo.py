@@ -1,6 +1,6 @@
 """For everybody: three samples, what this is, what it is not."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Response
 from sqlalchemy import case, func, select
@@ -46,6 +46,7 @@ LINKS: Final = (
 
 routes = APIRouter(prefix="/demo", tags=["demo"])
 InService = Annotated[Served, Depends(served)]
+SampleId = Annotated[str, Path(pattern="^[a-z]{1,20}$")]
 
 
 @routes.get("/samples", summary="Three samples with their analyses")
@@ -59,10 +60,10 @@ def samples(parts: Parts, model: InService) -> Samples:
 
 
 @routes.get("/samples/{sample_id}/{picture}.png", summary="A sample's picture", response_class=Response, responses=PNG)
-def picture(parts: Parts, model: InService, sample_id: str, picture: str) -> Response:
+def picture(parts: Parts, model: InService, sample_id: SampleId, picture: Literal["image", "overlay"]) -> Response:
     """`image` is the drawing, `overlay` the drawing with its heat map."""
     found = next((one for one in demo.samples(model, parts.encoder) if one.idea.id == sample_id), None)
-    if found is None or picture not in {"image", "overlay"}:
+    if found is None:
         raise HTTPException(404, "There is no such picture; /demo/samples lists them.")
     data = pictures.png(found.image) if picture == "image" else found.overlay
     return Response(data, media_type="image/png", headers={"Cache-Control": "public, max-age=300"})

@@ -33,7 +33,13 @@ def test_a_drawing_is_uploaded_and_found_again(admin: TestClient) -> None:
     answer = admin.post(
         f"{V1}/drawings/upload",
         files={"file": ("../my cat.png", picture(), "text/plain")},
-        data={"age_years": "5.5", "subject": "CAT", "expert_label": "normal", "drawing_tool": "crayon", "prompt": "Draw a cat"},
+        data={
+            "age_years": "5.5",
+            "subject": "CAT",
+            "expert_label": "normal",
+            "drawing_tool": "crayon",
+            "prompt": "Draw a cat",
+        },
     )
     assert answer.status_code == 201
     told = answer.json()
@@ -77,7 +83,9 @@ def test_what_is_no_drawing_is_refused(api: TestClient, data: bytes, status: int
     assert word in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(("age", "status"), [("1.9", 422), ("2", 201), ("18", 201), ("18.1", 422), ("five", 422), ("nan", 422)])
+@pytest.mark.parametrize(
+    ("age", "status"), [("1.9", 422), ("2", 201), ("18", 201), ("18.1", 422), ("five", 422), ("nan", 422)]
+)
 def test_ages_are_from_2_to_18(api: TestClient, age: str, status: int) -> None:
     answer = api.post(f"{V1}/drawings/upload", files={"file": ("a.png", picture())}, data={"age_years": age})
     assert answer.status_code == status
@@ -139,7 +147,9 @@ def test_an_analysis_says_everything(admin: TestClient) -> None:
         assert region["spatial_location"]
     examples = told["comparison_examples"]
     assert len(examples) == 3
-    assert [one["similarity_score"] for one in examples] == sorted((one["similarity_score"] for one in examples), reverse=True)
+    assert [one["similarity_score"] for one in examples] == sorted(
+        (one["similarity_score"] for one in examples), reverse=True
+    )
     for one in examples:
         assert 5 <= one["age_years"] < 6
         picture_ = admin.get(one["image_url"])
@@ -165,7 +175,12 @@ def test_an_analysis_is_given_again_unless_forced(api: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "attributions"),
-    [("blank", {"visual"}), ("noise", {"both", "visual"}), ("photograph", {"both", "visual"}), ("age-shifted", {"age"})],
+    [
+        ("blank", {"visual"}),
+        ("noise", {"both", "visual"}),
+        ("photograph", {"both", "visual"}),
+        ("age-shifted", {"age"}),
+    ],
 )
 def test_what_does_not_belong_is_noticed(api: TestClient, kind: str, attributions: set[str]) -> None:
     data = encoded(generate.planted(kind, 5, 8.5, "person"))
@@ -177,7 +192,9 @@ def test_what_does_not_belong_is_noticed(api: TestClient, kind: str, attribution
 
 
 def test_pictures_and_words_of_an_analysis(api: TestClient) -> None:
-    told = analyse(api, upload(api, encoded(generate.drawing(3, 7.0, "house").resize((900, 500))), age=7.0, subject="house"))
+    told = analyse(
+        api, upload(api, encoded(generate.drawing(3, 7.0, "house").resize((900, 500))), age=7.0, subject="house")
+    )
     base = f"{V1}/interpretability/{told['analysis']['id']}"
     for name, mode in (("overlay", "RGB"), ("image", "RGB"), ("saliency", "RGBA")):
         shown = Image.open(io.BytesIO(api.get(f"{base}/{name}.png").content))
@@ -245,7 +262,10 @@ def test_exports_of_every_format_and_their_end(api: TestClient, storage: FolderS
         assert file.content.startswith(beginning)
         assert len(file.content) == made.json()["size_bytes"]
         assert f".{form}" in file.headers["content-disposition"]
-    assert json.loads(api.get(api.post(f"{base}/export", json={"format": "json"}).json()["url"]).content)["analysis"] == told["analysis"]
+    assert (
+        json.loads(api.get(api.post(f"{base}/export", json={"format": "json"}).json()["url"]).content)["analysis"]
+        == told["analysis"]
+    )
     assert api.post(f"{base}/export", json={"format": "docx"}).status_code == 422
     last = made.json()
     gone = time.time() - 1
@@ -423,7 +443,8 @@ def test_the_demo(api: TestClient) -> None:
         assert one["importance_regions"]
         for key in ("image_url", "overlay_image_url"):
             assert Image.open(io.BytesIO(api.get(one[key]).content)).size == (224, 224)
-    assert api.get(f"{V1}/demo/samples/usual/other.png").status_code == 404
+    assert api.get(f"{V1}/demo/samples/usual/other.png").status_code == 422
+    assert api.get(f"{V1}/demo/samples/nothing/image.png").status_code == 404
     assert "not a diagnosis" in api.get(f"{V1}/demo/disclaimer").json()["disclaimer"]
     assert api.get(f"{V1}/demo/project-info").json()["trained_on"] == "generated drawings"
     assert api.get(f"{V1}/demo/technical-links").json()
@@ -445,7 +466,12 @@ def test_subjects(api: TestClient) -> None:
 
 
 def test_usage_is_counted_by_day_page_and_country(admin: TestClient) -> None:
-    for session, country in (("session-one", "DE"), ("session-one", "DE"), ("session-two", "fr"), ("session-six", "<b>")):
+    for session, country in (
+        ("session-one", "DE"),
+        ("session-one", "DE"),
+        ("session-two", "fr"),
+        ("session-six", "<b>"),
+    ):
         answer = admin.post(
             f"{V1}/metrics/page-view",
             json={"page": "demo", "session": session},
@@ -458,7 +484,9 @@ def test_usage_is_counted_by_day_page_and_country(admin: TestClient) -> None:
     assert told["pages"] == [{"name": "demo", "count": 4}]
     assert {row["name"]: row["count"] for row in told["countries"]} == {"DE": 2, "FR": 1, "ZZ": 1}
     assert len(told["days"]) == 7
-    assert admin.post(f"{V1}/metrics/page-view", json={"page": "elsewhere", "session": "session-one"}).status_code == 422
+    assert (
+        admin.post(f"{V1}/metrics/page-view", json={"page": "elsewhere", "session": "session-one"}).status_code == 422
+    )
 
 
 def test_sessions_cannot_be_found_again(admin: TestClient, state: Path) -> None:
@@ -504,3 +532,20 @@ def test_a_fresh_process_finds_what_another_stored(make_api: Callable[[], TestCl
     told = analyse(first, upload(first))
     second = make_api()
     assert second.get(f"{V1}/interpretability/{told['analysis']['id']}/confidence").status_code == 200
+
+
+def test_a_failure_on_our_side_is_counted_and_tells_nothing(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = counted("ErrorCount")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(type(api.app.state.context.drawings), "analyse", broken)
+    identity = upload(api)
+    answer = TestClient(api.app, base_url="https://demo.example", raise_server_exceptions=False).post(
+        f"{V1}/analysis/analyze/{identity}"
+    )
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["request_id"]
+    assert counted("ErrorCount") - before == 1

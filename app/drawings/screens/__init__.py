@@ -1,0 +1,1 @@
+"""The screens: everything they show comes from the API."""
