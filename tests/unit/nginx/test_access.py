@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import threading
@@ -15,7 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from .test_template import NGINX, Sandbox, apps, needs_nginx, render, sandbox  # noqa: F401 - a fixture
+from app.core import access, manifest, plan
+
+from .test_template import NGINX, Sandbox, needs_nginx, render, sandbox  # noqa: F401 - a fixture
 
 pytestmark = needs_nginx
 PROTECTED = {
@@ -25,6 +28,7 @@ PROTECTED = {
     "access": "protected",
     "public_paths": ["", "about", "api/v1/open/", "api/v1/only"],
 }
+DRAWINGS = manifest.load(Path(__file__).resolve().parents[3] / "app" / "drawings")
 COOKIE = {"Cookie": "session=right"}
 PAGE = {"Accept": "text/html,*/*"}
 
@@ -68,8 +72,9 @@ def site(sandbox: Sandbox) -> Iterator[tuple[httpx.Client, Upstream]]:  # noqa: 
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
         https, http = one.getsockname()[1], two.getsockname()[1]
+    demo = manifest.check({"title": "A", "summary": "B", **PROTECTED}, folder=Path("demo"))
     text = render(
-        apps(PROTECTED),
+        plan.build([demo, DRAWINGS]),
         version="1.22.1",
         inet6=False,
         nginx_brotli=False,
@@ -77,8 +82,7 @@ def site(sandbox: Sandbox) -> Iterator[tuple[httpx.Client, Upstream]]:  # noqa: 
         nginx_http_port=http,
         nginx_rate_general="10000r/s",
     )
-    for name in ("api", "ui", "ui-a", "ui-b"):
-        text = text.replace(f"/run/pergola/route/demo/{name} ", f"{sandbox.folder}/app.sock ")
+    text = re.sub(r"/run/pergola/route/(demo|drawings)/(api|ui|ui-a|ui-b) ", f"{sandbox.folder}/app.sock ", text)
     text = text.replace("user www-data;", "user root;", 1)
     assert sandbox.complaint(text) == ""
     conf = sandbox.folder / "nginx.conf"
@@ -157,3 +161,46 @@ def test_a_page_is_sent_to_the_login(site: tuple[httpx.Client, Upstream]) -> Non
     assert client.post("/demo/dashboard", headers=PAGE).status_code == 401
     assert client.get("/demo/api/v1/forgotten", headers=PAGE).status_code == 401
     assert upstream.reached == []
+
+
+def drawings_routes() -> list[tuple[str, str]]:
+    """Every route of the drawings API with an id that could be."""
+    from app.drawings.routes import admin, analysis, demo, drawings, interpretability
+    from app.drawings.settings import DrawingsSettings
+
+    settings = DrawingsSettings()
+    parts = (drawings.router(settings), analysis.router(settings), interpretability.routes, demo.routes, *admin.ROUTERS)
+    found = {
+        (method, "/api/v1" + re.sub(r"\{\w+\}", "0" * 32, route.path))  # type: ignore[attr-defined]
+        for part in parts
+        for route in part.routes
+        for method in route.methods  # type: ignore[attr-defined]
+    }
+    return sorted(found)
+
+
+def test_every_route_of_the_drawings_without_a_login(site: tuple[httpx.Client, Upstream]) -> None:
+    """What the manifest does not open never reaches the app; what it opens does."""
+    client, upstream = site
+    rules = access.rules_of(DRAWINGS, api_prefix="/drawings/api", base_path="/drawings/")
+    routes = drawings_routes()
+    assert len(routes) > 50
+    passed = 0
+    for method, path in routes:
+        upstream.reached.clear()
+        answer = client.request(method, f"/drawings/api{path}")
+        if rules.is_open(f"api{path}"):
+            passed += 1
+            assert (answer.status_code, upstream.reached) == (200, [path])
+        else:
+            assert (answer.status_code, upstream.reached) == (401, []), (method, path)
+            assert answer.json()["login_url"] == "/drawings/api/auth/login"
+    assert 15 < passed < 30
+    for screen in ("dashboard", "history", "batch", "configuration", "models", "usage", "anything"):
+        upstream.reached.clear()
+        assert (
+            client.get(f"/drawings/{screen}", headers=PAGE)
+            .headers["location"]
+            .endswith(f"?redirect=/drawings/{screen}")
+        )
+        assert upstream.reached == []
