@@ -24,8 +24,8 @@ from prober.hosts import ContainerHost
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
-# Folders of tests that share one thing: the tests' own host, or the two processors that a molecule scenario fills.
-PLACES = {"host": "host", "browser": "host", "molecule": "molecule", "rehearsal": "molecule"}
+# Folders of tests that share one thing: the tests' own host, the two processors that a molecule scenario fills, an emulated cloud.
+PLACES = {"host": "host", "browser": "host", "molecule": "molecule", "rehearsal": "molecule", "deploys": "deploys"}
 
 
 def _part(nodeid: str) -> str:
