@@ -1,4 +1,4 @@
-"""``python -m deploys deploy|rollback|status|history|settle`` with the description of the deploy as JSON on standard input.
+"""``python -m deploys <command>`` with the description of the deploy as JSON on standard input.
 
 Standard input stays open for as long as somebody wants the deploy: when it ends, as when Ctrl-C or a closed terminal ends whoever
 started it, the deploy is taken back. Progress goes to standard output; the last line is a JSON object with the result.
@@ -11,18 +11,24 @@ import json
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deploys import releases
 from deploys.engine import Engine
 from deploys.spec import DeployError, Spec
+from prober.report import table
+
+COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune")
 
 
 def main() -> int:
     """Run one command; 0 done, 1 refused or taken back."""
     parser = argparse.ArgumentParser(prog="python -m deploys", description=__doc__)
-    parser.add_argument("command", choices=["deploy", "rollback", "status", "history", "settle"])
+    parser.add_argument("command", choices=[*COMMANDS])
     command = parser.parse_args().command
     abort = threading.Event()
 
@@ -58,11 +64,42 @@ def _run(engine: Engine, command: str) -> dict[str, object]:
     if command == "rollback":
         return {"changed": engine.rollback(), "releases": engine.spec.releases}
     if command == "history":
-        return {"changed": False, "history": engine.store.history()}
+        rows = engine.store.history()
+        return {"changed": False, "history": rows, "text": _table(rows)}
+    if command in {"record", "find", "prune"}:
+        return _release(engine, command)
     if command == "settle":
         text = engine.settle_alone()
         return {"changed": bool(text), "msg": text}
     return {"changed": False, **engine.status()}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Lay out the history for people."""
+    lines = []
+    for row in rows:
+        fleets = row["fleets"].items()
+        moved = ", ".join(f"{name}: {fleet['to']} {fleet['new']['sha256'][:12]}" for name, fleet in fleets)
+        seen = row["seen"] or {}
+        requests = f"{seen['failed']} of {seen['sent']}" if seen else ""
+        lines.append([row["began"], row["what"], moved, row["by"], row["ended"], requests, row["reason"][:80]])
+    headings = ["began", "what", "release", "by", "ended", "failed requests", "reason"]
+    return table(headings, lines) if lines else "nothing was deployed here yet"
+
+
+def _release(engine: Engine, command: str) -> dict[str, object]:
+    """Write, find or prune releases; the options are those of the description."""
+    given, store = engine.spec.options, engine.store
+    if command == "record":
+        root = Path(__file__).resolve().parents[1]
+        text = releases.version(root, allow_dirty=bool(given.get("allow_dirty")))
+        made, new = releases.record(store, given["fleets"], version_text=text, by=engine.spec.operator)
+        return {"changed": new, "record": made}
+    if command == "find":
+        return {"changed": False, "record": releases.find(store, str(given["release"]))}
+    running = [engine.cloud.release_of(group) for fleet in engine.spec.fleets for group in fleet.groups.values()]
+    gone = releases.prune(store, int(given.get("keep", 10)), [one.key for one in running if one])
+    return {"changed": bool(gone), "gone": gone}
 
 
 def _until_nobody_wants_it(abort: threading.Event) -> None:

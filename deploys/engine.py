@@ -20,11 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from deploys.cloud import Cloud, in_seconds
-from deploys.spec import COLOURS, DeployError, Fleet, Spec
+from deploys.spec import COLOURS, DeployError, Fleet, Release, Spec
 from deploys.store import CURRENT, HISTORY, Lease, LeaseLostError, Store
 from deploys.watch import ENOUGH, Prober, Seen
 
@@ -121,10 +122,13 @@ class Engine:
     def rollback(self) -> bool:
         """Make the release of the other colour live again: at once while its hosts are warm.
 
-        The fleets' releases in the spec are those to go back to. Returns whether anything changed; raises like ``deploy``.
+        The fleets' releases in the spec are those to go back to; without any, those that were live before. Returns whether anything
+        changed; raises like ``deploy``.
         """
         with Lease(self.store, self.spec.operator, self.spec.lease_seconds) as self._lease:
             self.settle()
+            if not any(fleet.release.key for fleet in self.spec.fleets):
+                self.spec = replace(self.spec, fleets=tuple(self._before(fleet) for fleet in self.spec.fleets))
             old = {fleet.name: self.live(fleet) for fleet in self.spec.fleets}
             moving = [fleet for fleet in self.spec.fleets if not self._runs(fleet, old[fleet.name])]
             if not moving:
@@ -141,6 +145,14 @@ class Engine:
                 return True
             self.say("launch", "the old hosts are gone: new ones are launched")
             return self._move(moving, old, "rollback")
+
+    def _before(self, fleet: Fleet) -> Fleet:
+        """Return a fleet with the release that it had before its live one."""
+        for row in self.store.history(100):
+            moved = row["fleets"].get(fleet.name)
+            if row["ended"] == "live" and moved and moved["old"]:
+                return replace(fleet, release=Release(**moved["old"]))
+        raise DeployError(f"{fleet.name} has had one release only; there is none to go back to")
 
     def _runs(self, fleet: Fleet, colour: str) -> bool:
         """Return whether a colour's hosts run the wished release."""

@@ -70,11 +70,12 @@ class Store:
 
     def history(self, number: int = 20) -> list[dict[str, Any]]:
         """Return the last deploys, the newest first."""
-        keys = sorted(self._keys(), reverse=True)[:number]
+        keys = sorted(self.keys(HISTORY), reverse=True)[:number]
         return [found[0] for key in keys if (found := self.read(key))]
 
-    def _keys(self) -> Iterator[str]:
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=HISTORY):
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Give the keys below a prefix."""
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             yield from (entry["Key"] for entry in page.get("Contents", ()))
 
 

@@ -15,6 +15,7 @@ returns the variables of one role without the role's prefix: ``plan["network"]["
 ``monitoring`` log groups (``site.log_group(part)``), topics, alarms, dashboard
 ``edge``       CloudFront, WAF, CloudTrail
 ``budget``     the monthly budget
+``deploy``     what a deploy moves, watches and asks; no role of its own
 =============  ==================================================================================
 
 The settings' keys, types, defaults and limits stand in ``inventory.schema.json``, from which ``docs/INVENTORY.md`` is made.
@@ -33,7 +34,19 @@ from typing import Any
 
 from app.core import checking
 from app.core import ladder as timeouts
-from app.core.cloud import balancer, budget, database, edge, fleet, identity, monitoring, network, secrets, storage
+from app.core.cloud import (
+    balancer,
+    budget,
+    database,
+    deploy,
+    edge,
+    fleet,
+    identity,
+    monitoring,
+    network,
+    secrets,
+    storage,
+)
 from app.core.cloud.site import CloudError, Site
 from app.core.manifest import Manifest
 
@@ -52,6 +65,7 @@ SECTIONS = {
     "monitoring": monitoring.section,
     "edge": edge.section,
     "budget": budget.section,
+    "deploy": deploy.section,
 }
 NO_ACCOUNT = "000000000000"
 
@@ -190,6 +204,9 @@ def _fleets(data: Mapping[str, Any], apps: list[str]) -> Iterable[str]:
 
 
 def _beyond_schema(data: Mapping[str, Any]) -> Iterable[str]:
+    weights = data["deploy"]["weights"]
+    if weights != sorted(weights) or weights[-1] != 100:
+        yield f"{WHERE}/deploy/weights: expected to grow to 100, such as [10, 50, 100], got {weights}"
     balanced, zones = data["entry"] == "balancer", data["zones"]
     if len(zones) < 2 and (balanced or data["database"]["enabled"]):
         yield f"{WHERE}/zones: a balancer and a database need two zones, such as [a, b], got {zones}"
