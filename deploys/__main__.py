@@ -17,7 +17,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploys import releases
+from deploys import migrations, releases
 from deploys.engine import Engine
 from deploys.spec import DeployError, Spec
 from prober.report import table
@@ -93,7 +93,8 @@ def _release(engine: Engine, command: str) -> dict[str, object]:
     if command == "record":
         root = Path(__file__).resolve().parents[1]
         text = releases.version(root, allow_dirty=bool(given.get("allow_dirty")))
-        made, new = releases.record(store, given["fleets"], version_text=text, by=engine.spec.operator)
+        schema = migrations.survey(root, given.get("apps", []))
+        made, new = releases.record(store, given["fleets"], version_text=text, by=engine.spec.operator, schema=schema)
         return {"changed": new, "record": made}
     if command == "find":
         return {"changed": False, "record": releases.find(store, str(given["release"]))}

@@ -24,6 +24,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from deploys import migrations, releases
 from deploys.cloud import Cloud, in_seconds
 from deploys.spec import COLOURS, DeployError, Fleet, Release, Spec
 from deploys.store import CURRENT, HISTORY, Lease, LeaseLostError, Store
@@ -117,6 +118,7 @@ class Engine:
                 self.say("done", "every fleet runs its release already")
                 return False
             self._refuse_when_sick()
+            self._refuse_to_break_the_old(moving, old)
             return self._move(moving, old, "deploy")
 
     def rollback(self) -> bool:
@@ -170,6 +172,21 @@ class Engine:
             raise DeployError(
                 f"not begun: in alarm already: {', '.join(firing)}. Mend that first, or deploy the cure with -e ignore_alarms=true"
             )
+
+    def _refuse_to_break_the_old(self, fleets: list[Fleet], old: Mapping[str, str]) -> None:
+        """Refuse migrations that the live release would not survive: it serves on while the new one comes, and after a rollback."""
+        if self.spec.options.get("accept_migrations"):
+            return
+        for fleet in fleets:
+            live = self.cloud.release_of(fleet.groups[old[fleet.name]])
+            known = releases.of_site(self.store, live.key) if live else None
+            new = releases.of_site(self.store, fleet.release.key)
+            against = migrations.refused(known["migrations"] if known else None, new["migrations"] if new else {})
+            if against:
+                raise DeployError(
+                    f"not begun: the live release would not survive these migrations: {'; '.join(against)}. Add first and remove a release"
+                    " later, say on the line why it is harmless (# compatible: ...), or take the risk with -e accept_migrations=true"
+                )
 
     def _open(self, fleets: list[Fleet], old: Mapping[str, str], what: str) -> None:
         """Write down what is about to be done."""

@@ -57,7 +57,12 @@ def identity(fleets: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def record(
-    store: Store, fleets: Mapping[str, Mapping[str, Any]], *, version_text: str, by: str
+    store: Store,
+    fleets: Mapping[str, Mapping[str, Any]],
+    *,
+    version_text: str,
+    by: str,
+    schema: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Write the record of a release; return it and whether it was new.
 
@@ -66,6 +71,7 @@ def record(
         fleets: By name, what ``pergola_site`` returned for the fleet.
         version_text: What git calls it.
         by: Who built it.
+        schema: Its database migrations with what speaks against each (``migrations.survey``).
     """
     rows = {
         name: {"key": row["key"], "sha256": row["sha256"], "size": row.get("size", 0)} for name, row in fleets.items()
@@ -79,6 +85,7 @@ def record(
         "built": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "by": by,
         "fleets": rows,
+        "migrations": dict(schema or {}),
     }
     store.write(f"{PREFIX}release-{made['id']}.json", made, new=True)
     return made, True
@@ -104,6 +111,11 @@ def find(store: Store, wish: str) -> dict[str, Any]:
         )
         raise DeployError(f"{len(found)} releases begin with {wish!r}; there are: {names}")
     return found[0]
+
+
+def of_site(store: Store, key: str) -> dict[str, Any] | None:
+    """Return the newest record that names a site release."""
+    return next((row for row in listed(store) if key in {fleet["key"] for fleet in row["fleets"].values()}), None)
 
 
 def in_use(store: Store) -> set[str]:

@@ -137,3 +137,18 @@ def test_nothing_to_go_back_to(environment: Any) -> None:
     ]
     with pytest.raises(DeployError, match="main has had one release only"):
         environment.engine(environment.spec("one", fleets=tuple(nameless))).rollback()
+
+
+def test_a_migration_that_breaks_the_live_release_is_refused(environment: Any, release_named: Any) -> None:
+    engine = environment.engine(environment.spec("two"))
+    store = engine.store
+    bad = {"wine": {"0001": [], "0002": ["line 9: drop_table('note') takes away a table"]}}
+    for name, schema in (("one", {"wine": {"0001": []}}), ("two", bad)):
+        fleets = {"main": release_named(name).__dict__}
+        releases.record(store, fleets, version_text=name, by="ana", schema=schema)
+    with pytest.raises(
+        DeployError, match=r"not begun: .* survive these migrations: wine/0002: line 9: drop_table\('note'\)"
+    ):
+        engine.deploy()
+    assert environment.states("green") == []
+    assert environment.engine(environment.spec("two", options={"accept_migrations": True})).deploy() is True
