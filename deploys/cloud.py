@@ -15,9 +15,8 @@ from botocore.config import Config
 
 from deploys.spec import COLOURS, DeployError, Fleet, Release
 
-_SETTINGS = re.compile(
-    r'(?<=^SETTINGS = r""")\{.*?\}(?=""")', re.DOTALL | re.MULTILINE
-)  # roles/aws_fleet/files/user_data.py
+# The settings in a host's user data, roles/aws_fleet/files/user_data.py: the only JSON between r""" and """.
+_SETTINGS = re.compile(r'(?<=r""")\{.*?\}(?=""")', re.DOTALL)
 RETIRE = "retire"
 
 
@@ -154,6 +153,8 @@ class Cloud:
         """See to it that a group's newest template is like another group's newest, with a release; return whether it was not."""
         data = dict(self._template(source, "$Latest")["LaunchTemplateData"])
         script = base64.b64decode(data["UserData"]).decode()
+        if not _settings(script):
+            raise DeployError(f"the launch template {source} names no release; run ansible-playbook site.yml")
         settings = {**_settings(script), "group": group, "release": release.key, "sha256": release.sha256}
         data["UserData"] = base64.b64encode(
             _SETTINGS.sub(lambda _: json.dumps(settings), script, count=1).encode()

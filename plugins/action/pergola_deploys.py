@@ -49,7 +49,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible ships no types
         deploy, releases = dict(given["deploy"]), given.get("releases") or {}
         none = {"key": "", "sha256": "0" * 64}
         chosen = [row for row in deploy["fleets"] if not releases or row["name"] in releases]
-        deploy["fleets"] = [{**row, "release": releases.get(row["name"], none)} for row in chosen]
+        wanted = {name: {key: row[key] for key in none} for name, row in releases.items()}
+        deploy["fleets"] = [{**row, "release": wanted.get(row["name"], none)} for row in chosen]
         deploy["operator"] = f"{getpass.getuser()}@{socket.gethostname()}"
         deploy["options"] = dict(given.get("options") or {})
         return deploy

@@ -31,7 +31,7 @@ from deploys.spec import COLOURS, Fleet, Release, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 number = itertools.count(1)
-SCRIPT = 'import json\n\nSETTINGS = r"""{}"""  # what the host becomes\nprint(json.loads(SETTINGS))\n'
+SCRIPT = (ROOT / "roles/aws_fleet/files/user_data.py").read_text(encoding="utf-8")  # what the role gives a host
 
 
 def release(name: str) -> Release:
@@ -119,7 +119,7 @@ class Environment:
         settings = {"group": name, "release": release("one").key, "sha256": release("one").sha256, "bucket": "x"}
         data = {
             "ImageId": "ami-12c6146b", "InstanceType": "t3.small",
-            "UserData": base64.b64encode(SCRIPT.replace("{}", json.dumps(settings)).encode()).decode(),
+            "UserData": base64.b64encode(SCRIPT.replace("@SETTINGS@", json.dumps(settings)).encode()).decode(),
             "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}, {"Key": "Colour", "Value": colour}]}],
         }  # fmt: skip
         self.client("ec2").create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
