@@ -6,15 +6,12 @@ import importlib.util
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it imports pkg_resources, which says that it is old
-    import parliament
+from tests.opinions import parliament
 
 ROOT = Path(__file__).resolve().parents[3]
 
