@@ -18,6 +18,7 @@ import yaml
 
 PRICE_FILE = Path(__file__).resolve().parents[2] / "files" / "prices.yml"
 CENT = Decimal("0.01")
+DETAILED_METRICS = 7  # of each host in a scaling group: detailed monitoring, as scaling by five minutes would come too late
 UNITS = {
     "hour": "hours",
     "GB-month": "GB",
@@ -228,7 +229,9 @@ def _watching(plan: Mapping[str, Any], prices: PriceTable) -> Iterator[Line]:
     yield prices.line(f"logs kept for {monitoring['days']} days", "logs.stored", stored)
     own, watched = own_metrics(monitoring["alarms"], monitoring["namespace"]), alarm_metrics(monitoring["alarms"])
     scaling = 4 * len(plan["fleet"]["fleets"]) if plan["balancer"]["enabled"] else 0
-    yield prices.line(f"{own} metrics of our own", "metric", own)
+    hosts = sum(fleet["desired"] for fleet in plan["fleet"]["fleets"])
+    detailed = DETAILED_METRICS * hosts if plan["balancer"]["enabled"] else 0
+    yield prices.line(f"{own} metrics of our own, {detailed} of hosts by the minute", "metric", own + detailed)
     yield prices.line(
         f"alarms on {watched + scaling} metrics, {scaling} of them for scaling", "alarm", watched + scaling
     )
