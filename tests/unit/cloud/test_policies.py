@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from tests.opinions import opinions, policies
 
 ROOT = Path(__file__).resolve().parents[3]
 APPS = sorted(path.parent.name for path in ROOT.glob("app/*/app.yml"))
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "identity": {"repository": "example/apps"},
     "database": {"enabled": True},
     "storage": {"replica_region": "eu-west-1"},
@@ -47,3 +50,24 @@ def test_parliament_and_cloudsplaining_find_nothing(inventory: dict[str, Any]) -
 def test_they_would_find_it(statement: dict[str, Any], word: str) -> None:
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
     assert word in " ".join(opinions(policy))
+
+
+def test_the_page_explains_what_the_bench_lets_pass() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/security_doc.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_of_alarms_names_each_of_them() -> None:
+    page = (ROOT / "docs" / "MONITORING.md").read_text(encoding="utf-8")
+    built = cloud.build(EVERYTHING, manifest.load_all(ROOT, APPS), environment="test", account="123456789012")
+    rows = set(re.findall(r"^\| `([^`]+)` \| ", page, re.MULTILINE))
+    fleets = {row["name"] for row in EVERYTHING["fleets"]}
+    for alarm in built["monitoring"]["alarms"]:
+        name = alarm["AlarmName"].removeprefix("pergola-test-")
+        first, _, rest = name.partition("-")
+        kind = f"<fleet>-{rest}" if first in fleets else f"<app>-{rest}" if first in APPS else name
+        kind = re.sub(r"-(blue|green)-", "-<colour>-", re.sub(r"-backup-.*", "-backup-<what>", kind))
+        known = kind in rows or kind.startswith("<app>-")
+        assert known, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import shutil
 import subprocess
 import sys
 from decimal import Decimal
@@ -207,7 +208,8 @@ def test_the_table_on_the_screen_has_every_line_and_ends_with_the_total() -> Non
 
 def test_the_playbook_prints_the_estimate_and_asks_aws_nothing(tmp_path: Path) -> None:
     """No credentials, and an endpoint where nobody answers: a single call would fail."""
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", "inventories/rehearsal", "playbooks/cost.yml"]
+    inventory = shutil.copytree(ROOT / "inventories" / "rehearsal", tmp_path / "costs")  # another may be using it
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), "playbooks/cost.yml"]
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path), "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_EC2_METADATA_DISABLED": "true", "ANSIBLE_LOCAL_TEMP": str(tmp_path), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8",
