@@ -7,31 +7,47 @@ help: ## Show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 .PHONY: up
-up: ## One host on this machine, serving the apps at https://127.0.0.1:8443/
-	@scripts/up
+up: ## The rehearsal: an AWS account on this machine, from the VPC to https://127.0.0.1:8443/
+	@scripts/rehearse up
 
 .PHONY: down
-down: ## Stop that host; apps and data stay
-	@scripts/local-host down
-
-.PHONY: destroy
-destroy: ## Remove that host with its data
-	@scripts/local-host destroy
+down: ## End the rehearsal; nothing of it is kept
+	@scripts/rehearse down
 
 .PHONY: status
-status: ## What is live on that host
-	@scripts/local-host status
+status: ## What there is in the rehearsal: hosts, health, balancers, alarms
+	@scripts/rehearse status
 
 .PHONY: logs
-logs: ## The last lines of its apps and nginx
+logs: ## What its hosts said
+	@scripts/rehearse logs
+
+.PHONY: up-local
+up-local: ## One host on this machine instead, in a container, at the same address
+	@scripts/up
+
+.PHONY: down-local
+down-local: ## Stop that host; apps and data stay
+	@scripts/local-host down
+
+.PHONY: destroy-local
+destroy-local: ## Remove that host with its data
+	@scripts/local-host destroy
+
+.PHONY: status-local
+status-local: ## What is live on that host
+	@scripts/local-host status
+
+.PHONY: logs-local
+logs-local: ## The last lines of its apps and nginx
 	@scripts/local-host logs
 
-.PHONY: rollback
-rollback: ## Make an app's previous release live again: make rollback app=wine
+.PHONY: rollback-local
+rollback-local: ## Make an app's previous release live again there: make rollback-local app=wine
 	@scripts/local-host rollback $(app) $(release)
 
-.PHONY: shell
-shell: ## A root shell on that host
+.PHONY: shell-local
+shell-local: ## A root shell on that host
 	@scripts/local-host shell
 
 .PHONY: venv
@@ -57,6 +73,10 @@ lint: venv ## All linters
 .PHONY: bench
 bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 	@scripts/bench
+
+.PHONY: bench-rehearsal
+bench-rehearsal: venv ## Break hosts and a zone under load, and print how long healing took (half an hour)
+	@.venv/bin/python bench/self_healing.py
 
 .PHONY: docs
 docs: venv ## Write the pages that are made from schemas, inventories and prices

@@ -1,6 +1,6 @@
 """What visitors notice of a release: requests failed and sessions cut, with Pergola's two slots and with a plain restart.
 
-    python bench/deploy_under_load.py            against the host of `make up`
+    python bench/deploy_under_load.py            against the host of `make up-local`
     PERGOLA_LOCAL_HOST=... PERGOLA_HTTPS_PORT=... python bench/deploy_under_load.py --runs 4
 
 Each run is a real new release of VinoVoyant, installed and made live under load: GET and POST, kept and new connections, and live

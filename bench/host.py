@@ -1,6 +1,6 @@
-"""What one host costs and gives: seconds of `make up`, memory of each service, first render of a screen, many open screens.
+"""What one host costs and gives: seconds of `make up-local`, memory of each service, first render of a screen, many open screens.
 
-python bench/host.py                 against the host of `make up`
+python bench/host.py                 against the host of `make up-local`
 python bench/host.py --from-nothing  also makes a host of its own from nothing, and again
 """
 
@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def up_from_nothing() -> list[list[object]]:
-    """Time `make up` on a host that does not exist, and again; remove the host afterwards."""
+    """Time `make up-local` on a host that does not exist, and again; remove the host afterwards."""
     environment = {
         **os.environ,
         "PERGOLA_LOCAL_HOST": "pergola-bench",
@@ -46,15 +46,15 @@ def up_from_nothing() -> list[list[object]]:
 
     run("scripts/local-host", "destroy")
     try:
-        say("make up from nothing")
+        say("make up-local from nothing")
         first = run("make", "up")
-        say("make up again")
+        say("make up-local again")
         again = run("make", "up")
     finally:
         run("scripts/local-host", "destroy")
     return [
-        ["make up, from nothing (image and wheels at hand)", f"{first:.1f}"],
-        ["make up, again (no change)", f"{again:.1f}"],
+        ["make up-local, from nothing (image and wheels at hand)", f"{first:.1f}"],
+        ["make up-local, again (no change)", f"{again:.1f}"],
     ]
 
 
@@ -112,7 +112,7 @@ async def screens(base: str, path: str, tls: ssl.SSLContext, count: int, seconds
 def main() -> int:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--from-nothing", action="store_true", help="also time `make up` on a host of its own")
+    parser.add_argument("--from-nothing", action="store_true", help="also time `make up-local` on a host of its own")
     parser.add_argument("--screens", type=int, default=50, help="screens open at once (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=30, help="how long they stay open (default %(default)s)")
     options = parser.parse_args()

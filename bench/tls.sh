@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rates the TLS of a host with testssl.sh and fails on any finding above LOW.
 #
-#   bench/tls.sh                           the host of `make up`
+#   bench/tls.sh                           the host of `make up-local`
 #   bench/tls.sh https://app.example.org   another one
 #
 # A self-signed certificate is no finding: it is trusted for this run, and nobody could revoke it. Nothing else is excused.
@@ -26,7 +26,7 @@ trap 'rm -rf "$scratch"' EXIT
 
 if ! openssl s_client -connect "$target" -servername "${target%:*}" </dev/null >"$scratch/said" 2>&1 ||
   ! openssl x509 -in "$scratch/said" -out "$scratch/certificate.pem"; then
-  die "$target does not speak TLS: $(tail -n 1 "$scratch/said")" 'Is the host up? Start it with: make up'
+  die "$target does not speak TLS: $(tail -n 1 "$scratch/said")" 'Is the host up? Start it with: make up-local'
 fi
 options=(--quiet --color 0 --warnings off --jsonfile /scratch/findings.json --logfile /scratch/log.txt)
 excused=

@@ -270,6 +270,7 @@ class Scaling:
     def _track(self, group: Any) -> None:
         if not self._active(group, "AlarmNotification"):
             return
+        wishes: list[tuple[int, str, bool, float]] = []
         for policy in list(self.world.backend("autoscaling").policies.values()):
             tracking = policy.target_tracking_configuration
             if policy.auto_scaling_group_name != group.name or tracking is None:
@@ -279,7 +280,11 @@ class Scaling:
             if value is not None:
                 wish = self.follow(policy.name, value, float(tracking.TargetValue), len(group.active_instances()))
                 can_shrink = str(getattr(tracking, "DisableScaleIn", False)).lower() != "true"
-                self._resize(group, policy, wish, shrink=can_shrink)
+                pause = float(policy.estimated_instance_warmup or group.default_cooldown)
+                wishes.append((wish, policy.name, can_shrink, pause))
+        if wishes:  # the largest wish of all counts: a group shrinks only when no policy is against it
+            wish, name, _, pause = max(wishes)
+            self._resize(group, name, wish, pause, shrink=all(can for _, _, can, _ in wishes))
 
     def _metric(self, group: Any, kind: str) -> float | None:
         ids = [s.instance.id for s in group.active_instances()]
@@ -304,7 +309,7 @@ class Scaling:
             return max(now_there - 1, math.ceil(now_there * value / target))
         return now_there
 
-    def _resize(self, group: Any, policy: Any, wish: int, *, shrink: bool) -> None:
+    def _resize(self, group: Any, policy: str, wish: int, pause: float, *, shrink: bool) -> None:
         now, desired = time.monotonic(), group.desired_capacity or 0
         wish = min(max(wish, int(group.min_size)), int(group.max_size))
         if wish == desired or (wish < desired and not shrink) or now < self.cooling.get(group.name, 0):
@@ -312,10 +317,9 @@ class Scaling:
         if any(s.lifecycle_state.startswith("Pending") for s in group.instance_states):
             return
         group.set_desired_capacity(wish)
-        pause = policy.estimated_instance_warmup or group.default_cooldown
-        self.cooling[group.name] = now + self.world.real(float(pause))
-        self.seen.pop(policy.name, None)
-        self.world.activity(group.name, f"Setting desired capacity from {desired} to {wish}", f"policy {policy.name}")
+        self.cooling[group.name] = now + self.world.real(pause)
+        self.seen.pop(policy, None)
+        self.world.activity(group.name, f"Setting desired capacity from {desired} to {wish}", f"policy {policy}")
 
     def _schedules(self, backend: Any) -> None:
         now = datetime.now(UTC)

@@ -78,7 +78,7 @@ def shared_data() -> Path:
 
 
 class LocalHost(ContainerHost):
-    """The host that the tests own: a container beside the one of `make up`, with ports of its own."""
+    """The host that the tests own: a container beside the one of `make up-local`, with ports of its own."""
 
     def __init__(self) -> None:
         # while writing tests one may use a host that runs already: PERGOLA_TEST_HOST=pergola-local:8443:8480
@@ -144,7 +144,7 @@ class LocalHost(ContainerHost):
 
 @pytest.fixture(scope="session")
 def local_host() -> Iterator[LocalHost]:
-    """Give the tests' own host, made from nothing by the same script as `make up`."""
+    """Give the tests' own host, made from nothing by the same script as `make up-local`."""
     host = LocalHost()
     if not host.given:
         host.run("scripts/local-host", "destroy")

@@ -1,4 +1,4 @@
-"""``make up`` from nothing, again, and after a stop: one host that really serves."""
+"""``make up-local`` from nothing, again, and after a stop: one host that really serves."""
 
 from __future__ import annotations
 
