@@ -1,0 +1,111 @@
+"""The release of a site: everything a host needs, named by content, checked, and without a secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core import bundle, manifest, site_release
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for pip's download: small wheels."""
+
+    def download(wanted: list[Path], wheels: Path, **_: Any) -> None:
+        wheels.mkdir()
+        for each in wanted:
+            for line in each.read_text().splitlines():
+                name, version = line.split()[0].split("==")
+                with zipfile.ZipFile(wheels / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+                    wheel.writestr(f"{name}/__init__.py", f"# {version}\n")
+
+    monkeypatch.setattr(bundle, "download", download)
+
+
+def build(out: Path, **options: Any) -> dict[str, Any]:
+    given = {
+        "python": "3.13",
+        "machine": "x86_64",
+        "variables": {"pergola_health": "/health"},
+        "secrets": {},
+        **options,
+    }
+    return site_release.build(ROOT, manifest.load_all(ROOT, ["portal"]), out=out, **given)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> dict[str, Any]:
+    """Give a release that was built."""
+    return build(tmp_path)
+
+
+def test_the_index_names_every_file_with_its_checksum(built: dict[str, Any]) -> None:
+    files = {file["key"]: file for file in built["files"]}
+    assert built["files"][-1]["key"] == built["key"], "who finds the index finds everything"
+    for file in files.values():
+        content = Path(file["path"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == file["sha256"]
+        assert len(content) == file["size"]
+    index = json.loads(Path(files[built["key"]]["path"]).read_text())
+    named = [index["host"], index["self"]] + [
+        one[kind] for one in index["bundles"] for kind in ("archive", "env_archive")
+    ]
+    assert {entry["key"] for entry in named} | {built["key"]} == set(files)
+    assert [one["app"] for one in index["bundles"]] == ["portal"]
+
+
+def test_the_same_content_has_the_same_keys(built: dict[str, Any], tmp_path: Path) -> None:
+    again = build(tmp_path)
+    assert (again["key"], again["changed"]) == (built["key"], False)
+    other = build(tmp_path, variables={"pergola_health": "/wine/api/health"})
+    assert other["key"] != built["key"]
+    assert [file["key"] for file in other["files"][:-1]] == [file["key"] for file in built["files"][:-1]]
+
+
+def test_the_host_plane_is_whole(built: dict[str, Any]) -> None:
+    with tarfile.open(next(file["path"] for file in built["files"] if "/host-" in file["key"])) as tar:
+        names = set(tar.getnames())
+    for name in (
+        "instance.py",
+        "user_data.py",
+        "ansible.cfg",
+        "inventory.yml",
+        "playbooks/host.yml",
+        "plugins/modules/file_set.py",
+    ):
+        assert name in names
+    for role in ("baseline", "nginx", "apps", "postgresql"):
+        assert f"roles/{role}/tasks/main.yml" in names
+    assert not [name for name in names if name.startswith("roles/aws_")]
+
+
+def test_what_runs_it_has_the_modules_that_the_roles_name(built: dict[str, Any]) -> None:
+    with tarfile.open(next(file["path"] for file in built["files"] if "/self-" in file["key"])) as tar:
+        names = set(tar.getnames())
+    assert "ansible-core/__init__.py" in names
+    assert "cryptography/__init__.py" not in names
+    for name in (
+        "community/general/plugins/modules/listen_ports_facts.py",
+        "ansible/posix/plugins/modules/authorized_key.py",
+    ):
+        assert f"ansible_collections/{name}" in names
+    assert len([name for name in names if "community/general/plugins/modules/" in name]) == 1
+
+
+def test_a_preview_writes_nothing(tmp_path: Path) -> None:
+    assert build(tmp_path / "out", check=True)["changed"]
+    assert list(tmp_path.rglob("*.tar*")) == []
+
+
+def test_a_host_with_an_old_python_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(bundle.BundleError, match=r"needs Python 3\.12 or later .* not 3\.11"):
+        build(tmp_path, python="3.11")
