@@ -152,10 +152,10 @@ def make(client: Any, given: dict[str, Any], found: dict[str, Any] | None) -> st
     names = list(dict.fromkeys([given["domain"], *given["alternative_names"]]))
     tags = [{"Key": key, "Value": str(value)} for key, value in {**given["tags"], "Name": given["name"]}.items()]
     if given["source"] == "selfsigned":
-        again = {"CertificateArn": found["CertificateArn"]} if found and found["Type"] == "IMPORTED" else {"Tags": tags}
-        return str(
-            client.import_certificate(**self_signed(given["domain"], names), **again, aws_retry=True)["CertificateArn"]
-        )
+        again = {"CertificateArn": found["CertificateArn"]} if found and found["Type"] == "IMPORTED" else {}
+        made = client.import_certificate(**self_signed(given["domain"], names), **again, aws_retry=True)
+        client.add_tags_to_certificate(CertificateArn=made["CertificateArn"], Tags=tags, aws_retry=True)
+        return str(made["CertificateArn"])
     more = {"SubjectAlternativeNames": names} if len(names) > 1 else {}
     made = client.request_certificate(
         DomainName=given["domain"],
