@@ -22,6 +22,7 @@ import moto.elbv2.models as elb
 import moto.rds.models as rds
 import moto.s3.models as s3
 import moto.sns.models as sns
+from moto import settings as moto_settings
 from moto.autoscaling.exceptions import ValidationError
 from moto.autoscaling.responses import AutoScalingResponse
 from moto.budgets.responses import BudgetsResponse
@@ -346,6 +347,7 @@ def databases(world: World) -> None:
 
 def others(world: World) -> None:
     """CloudWatch, CloudTrail, SNS, ACM and WAF."""
+    moto_settings.ACM_VALIDATION_WAIT = world.real(60)  # a request is granted after a minute of the cloud
 
     @instead(
         s3.FakeBucket, "get_permission"
