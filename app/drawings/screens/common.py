@@ -115,8 +115,8 @@ def log_out() -> None:
 
 def viewed(page: str) -> None:
     """Count that a screen was opened, once each time somebody comes to it."""
-    if st.session_state.get("page") == page:
-        return
+    if st.session_state.get("page") == page or not st.context.headers.get("User-Agent"):
+        return  # the second is the readiness check, which is nobody's visit
     st.session_state["page"] = page
     session = st.session_state.setdefault("visit", uuid4().hex)
     with suppress(ApiError):  # a count is no reason to show nothing
