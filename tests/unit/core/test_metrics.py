@@ -148,3 +148,18 @@ def test_a_total_is_over_the_labels_that_count() -> None:
     assert metrics.total("test_nothing") == 0
     assert b'test_total{kind="b"} 4.0' in metrics.exposition()
     assert b"_created" not in metrics.exposition()
+
+
+def test_a_distribution_has_mean_and_quantiles() -> None:
+    waits = metrics.histogram("test_waits_seconds", "Waits", ("kind",), buckets=(0.1, 0.2, 0.4))
+    assert metrics.distribution("test_waits_seconds").mean is None
+    assert metrics.distribution("test_waits_seconds").quantile(0.5) is None
+    for value in (0.05, 0.15, 0.15, 0.3):
+        waits.labels("a").observe(value)
+    waits.labels("b").observe(5.0)
+    found = metrics.distribution("test_waits_seconds", lambda labels: labels["kind"] == "a")
+    assert found.count == 4
+    assert found.mean == pytest.approx(0.1625)
+    assert found.quantile(0.5) == pytest.approx(0.15)
+    assert found.quantile(1.0) == pytest.approx(0.4)
+    assert metrics.distribution("test_waits_seconds").quantile(0.99) == pytest.approx(0.4)
