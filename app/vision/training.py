@@ -43,6 +43,8 @@ CERTAIN: Final = 0.95
 """Answers outside the uncertain band are right at least this often on the second part, where that can be had."""
 FALSE_WARNINGS: Final = 0.01
 """Share of dishes that may be called no dish."""
+FAMILIAR_DISHES: Final = {"learn": 200, "calibrate": 150, "measure": 100}
+"""From how many dishes of each part it is learnt, decided and measured what a dish is taken for."""
 RARE: Final = 1e-4
 """Probability that is added to a class that no dish was ever taken for."""
 PROBES: Final = 8
@@ -116,10 +118,10 @@ class Trained:
 
 @dataclass
 class _Gathered:
-    """What an encoder saw in all pictures; `cells` is the mean map of the clean ones to learn from."""
+    """What an encoder saw; `cells` is the sum of the maps of the clean pictures to learn from."""
 
     embeddings: list[npt.NDArray[np.float32]]
-    classes: list[npt.NDArray[np.float16]]
+    classes: dict[str, list[npt.NDArray[np.float32]]]
     cells: Doubles
     clean: int = 0
 
@@ -156,7 +158,7 @@ def train(options: Options, tell: Progress = lambda _share, _sentence: None) -> 
             tell(0.95 * count / total, f"{count:,} of {total:,} pictures drawn and looked at")
         drawn.append((part, picture.kind, picture.level, picture.stains if part == "measure" else picture.stains[:0]))
         for kind in options.types:
-            _gather(seen[kind], kind, picture, learn=part == "learn")
+            _gather(seen[kind], kind, picture, part)
     parts = np.array([row[0] for row in drawn])
     dirty = np.array([row[2] is not None for row in drawn])
     trained = {}
@@ -172,14 +174,15 @@ def train(options: Options, tell: Progress = lambda _share, _sentence: None) -> 
 
 def _empty(kind: ModelType) -> _Gathered:
     grid = encoder_of(kind).grid
-    return _Gathered([], [], np.zeros((grid, grid, 1280)))
+    return _Gathered([], {part: [] for part in PARTS}, np.zeros((grid, grid, 1280)))
 
 
-def _gather(into: _Gathered, kind: ModelType, picture: Drawn, *, learn: bool) -> None:
+def _gather(into: _Gathered, kind: ModelType, picture: Drawn, part: str) -> None:
     seen = see(picture, kind)
     into.embeddings.append(seen.embedding)
-    into.classes.append(seen.classes.astype(np.float16))
-    if learn and not picture.dirty:
+    if len(into.classes[part]) < 2 * FAMILIAR_DISHES[part]:
+        into.classes[part].append(seen.classes)
+    if part == "learn" and not picture.dirty:
         into.cells += seen.cells
         into.clean += 1
 
@@ -208,9 +211,7 @@ def _fit(kind: ModelType, seen: _Gathered, parts: npt.NDArray[np.str_], dirty: F
     assert best is not None  # noqa: S101 - STRENGTHS is not empty; says so to the type checker
     _, strength, weights, bias, slope, offset = best
     weights32 = (weights / spread).astype(np.float32)
-    classes = np.array(seen.classes, np.float64)
-    familiar = familiarity(classes[learn].mean(axis=0))
-    least = float(np.quantile(classes[calibrate] @ familiar, FALSE_WARNINGS))
+    familiar, least = what_is_familiar(seen.classes)
     rows = np.flatnonzero(calibrate)[:: max(1, int(calibrate.sum()) // PROBES)][:PROBES]
     probes = embeddings[rows].astype(np.float32)
     head = Head(
@@ -282,6 +283,13 @@ def band_of(dirty: Doubles, labels: Flags) -> float:
     return BANDS[-1]
 
 
+def what_is_familiar(classes: Mapping[str, Sequence[npt.NDArray[np.float32]]]) -> tuple[npt.NDArray[np.float32], float]:
+    """The weights of ImageNet's classes (1000,), and the least sum that all but a few dishes reach."""
+    familiar = familiarity(np.array(classes["learn"], np.float64).mean(axis=0))
+    sums = np.array(classes["calibrate"], np.float64) @ familiar
+    return familiar, float(np.quantile(sums, FALSE_WARNINGS))
+
+
 def familiarity(mean: Doubles) -> npt.NDArray[np.float32]:
     """(1000,) log of how much more often dishes are taken for a class than one class in a thousand; kitchenware counts at least 1.
 
@@ -304,7 +312,7 @@ def _report(
     rows = np.flatnonzero(measure).tolist()
     labels = np.array([drawn[row][2] is not None for row in rows])
     dirty = head.dirty(np.array(seen.embeddings, np.float32)[measure])
-    strange = np.array(seen.classes, np.float64)[measure] @ head.familiar < head.least
+    strange = np.array(seen.classes["measure"], np.float64) @ head.familiar < head.least
     found = quality.measure(dirty, labels, head.band)
     kinds = np.array([drawn[row][1] for row in rows])
     levels = np.array([drawn[row][2] or "" for row in rows])

@@ -237,7 +237,9 @@ def test_a_wrong_manifest_stops_the_run_before_the_host_is_touched(local_host: L
     (folder / "app.yml").write_text(
         "name: bad\ntitle: Bad\nsummary: wrong\napi: {app: 'x:y', wokers: 2}\nlimits: {memory: 512}\n", encoding="utf-8"
     )
-    done = local_host.site("-e", json.dumps({"pergola_apps": ["portal", "wine", {"path": str(folder)}]}), check=False)
+    done = local_host.site(
+        "-e", json.dumps({"pergola_apps": ["portal", "wine", "vision", {"path": str(folder)}]}), check=False
+    )
     assert done.returncode != 0
     text = done.stdout + done.stderr
     assert "apps/bad/api/wokers: unknown key, did you mean 'workers'?" in text
