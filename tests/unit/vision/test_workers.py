@@ -27,7 +27,6 @@ def server(state: Path, storage: FolderStorage, starter: list[str], tmp_path: Pa
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "PERGOLA_SLOT": "a",
         "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
         "OMP_NUM_THREADS": "1",
     }
@@ -52,7 +51,7 @@ def server(state: Path, storage: FolderStorage, starter: list[str], tmp_path: Pa
 
 
 def _wait(client: httpx.Client, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if client.get("/health/ready").status_code == 200:
