@@ -11,7 +11,7 @@ WORLD = "0.0.0.0/0"
 DATABASE_PORT = 5432
 PRIVATE_OFFSET = 8  # of sixteen subnets the first eight are public, the others private
 # what a host without a way out needs: its release and data (gateway, no price), and these by the hour
-ENDPOINTS = ("logs", "monitoring", "secretsmanager", "ssm", "ssmmessages", "ec2messages", "autoscaling")
+ENDPOINTS = ("logs", "monitoring", "secretsmanager", "ssm", "ssmmessages", "autoscaling")
 
 
 def section(site: Site) -> dict[str, Any]:
