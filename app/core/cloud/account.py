@@ -36,6 +36,10 @@ class Thing:
     leaving: bool = False
 
 
+class RefusedError(RuntimeError):
+    """AWS answered well and yet did not do it."""
+
+
 class Account:
     """The AWS account, seen from one environment.
 
@@ -320,7 +324,9 @@ def remove_bucket(a: Account, thing: Thing) -> None:
         rows = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         keys = [{"Key": row["Key"], "VersionId": row["VersionId"]} for row in rows]
         if keys:
-            client.delete_objects(Bucket=thing.name, Delete={"Objects": keys, "Quiet": True})
+            answer = client.delete_objects(Bucket=thing.name, Delete={"Objects": keys, "Quiet": True})
+            for error in answer.get("Errors") or []:
+                raise RefusedError(f"{error['Key']} in it: {error.get('Code')} {error.get('Message')}")
     client.delete_bucket(Bucket=thing.name)
 
 
