@@ -81,6 +81,7 @@ bench-rehearsal: venv ## Break hosts and a zone under load, and print how long h
 .PHONY: docs
 docs: venv ## Write the pages that are made from schemas, inventories and prices
 	@.venv/bin/python scripts/manifest_doc.py
+	@.venv/bin/python scripts/inventory_doc.py
 	@.venv/bin/python scripts/cost_doc.py
 	@.venv/bin/python scripts/security_doc.py
 	@.venv/bin/python scripts/role_readme.py

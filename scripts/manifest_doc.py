@@ -49,7 +49,14 @@ RULES = """\
   a list, {depth} levels, {kib} KiB, UTF-8.
 """
 
-TYPES = {"object": "mapping", "array": "list", "string": "text", "integer": "whole number", "number": "number"}
+TYPES = {
+    "object": "mapping",
+    "array": "list",
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+}
 HEAD = "| key | type | default | example | what it is |\n| --- | --- | --- | --- | --- |"
 
 

@@ -77,14 +77,21 @@ class Account:
         tags = self.plan["tags"]
         return [{"Name": f"tag:{key}", "Values": [tags[key]]} for key in ("Project", "Environment")]
 
-    def ec2(self, operation: str, key: str, *filters: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return what EC2 has of this environment."""
-        return self.pages("ec2", operation, key, Filters=[*self.tagged(), *filters])
+    def ec2(self, operation: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Return what EC2 has of this environment; looked at again here, as not every list takes every filter."""
+        rows = self.pages("ec2", operation, key, Filters=self.tagged(), **arguments)
+        tags = self.plan["tags"]
+        return [row for row in rows if all(tag(row, name) == tags[name] for name in ("Project", "Environment"))]
 
 
 def tag(row: Mapping[str, Any], key: str = "Name") -> str:
     """Return one tag of an item of EC2."""
     return next((str(each["Value"]) for each in row.get("Tags") or [] if each["Key"] == key), "")
+
+
+def gone(error: Exception) -> bool:
+    """Return whether an error of AWS says that something is not there."""
+    return any(word in str(error) for word in GONE)
 
 
 # ------------------------------------------------------------------ hosts
@@ -106,22 +113,31 @@ def remove_scaling_group(a: Account, thing: Thing) -> None:
     a.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName=thing.handle, ForceDelete=True)
 
 
+def machines(a: Account) -> Iterator[dict[str, Any]]:
+    """Give every machine of the environment that is not over."""
+    for reservation in a.pages("ec2", "describe_instances", "Reservations", Filters=a.tagged()):
+        yield from (row for row in reservation["Instances"] if row["State"]["Name"] not in OVER)
+
+
 def instances(a: Account) -> Iterator[Thing]:
-    """Find hosts that are in no scaling group, and those of one that is gone."""
-    for reservation in a.ec2("describe_instances", "Reservations"):
-        for row in reservation["Instances"]:
-            state = row["State"]["Name"]
-            if state not in OVER and not tag(row, "aws:autoscaling:groupName"):
-                details = {"instance_type": row["InstanceType"]}
-                yield Thing("host", tag(row) or row["InstanceId"], details, row["InstanceId"], state == "shutting-down")
+    """Find hosts that are in no scaling group."""
+    for row in machines(a):
+        if not tag(row, "aws:autoscaling:groupName"):
+            leaving = row["State"]["Name"] == "shutting-down"
+            yield Thing(
+                "host",
+                tag(row) or row["InstanceId"],
+                {"instance_type": row["InstanceType"]},
+                row["InstanceId"],
+                leaving,
+            )
 
 
 def group_instances(a: Account) -> Iterator[Thing]:
-    """Find hosts of scaling groups: they go with their group, and their groups of rules only after them."""
-    for reservation in a.ec2("describe_instances", "Reservations"):
-        for row in reservation["Instances"]:
-            if row["State"]["Name"] not in OVER and tag(row, "aws:autoscaling:groupName"):
-                yield Thing("host of a group", row["InstanceId"], {}, row["InstanceId"], leaving=True)
+    """Find hosts of scaling groups: they go with their group, and their security groups only after them."""
+    for row in machines(a):
+        if tag(row, "aws:autoscaling:groupName"):
+            yield Thing("host of a group", row["InstanceId"], {}, row["InstanceId"], leaving=True)
 
 
 def launch_templates(a: Account) -> Iterator[Thing]:
@@ -133,13 +149,13 @@ def launch_templates(a: Account) -> Iterator[Thing]:
 
 def images(a: Account) -> Iterator[Thing]:
     """Find baked images."""
-    for row in a.pages("ec2", "describe_images", "Images", Owners=["self"], Filters=a.tagged()):
+    for row in a.ec2("describe_images", "Images", Owners=["self"]):
         yield Thing("image", row["Name"], {}, row["ImageId"])
 
 
 def snapshots(a: Account) -> Iterator[Thing]:
     """Find the snapshots of baked images."""
-    for row in a.pages("ec2", "describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=a.tagged()):
+    for row in a.ec2("describe_snapshots", "Snapshots", OwnerIds=["self"]):
         yield Thing("snapshot", row["SnapshotId"], {"gb": row["VolumeSize"]}, row["SnapshotId"])
 
 
@@ -349,7 +365,7 @@ def remove_secret(a: Account, thing: Thing) -> None:
 
 def flow_logs(a: Account) -> Iterator[Thing]:
     """Find the flow logs."""
-    for row in a.pages("ec2", "describe_flow_logs", "FlowLogs", Filters=a.tagged()):
+    for row in a.ec2("describe_flow_logs", "FlowLogs"):
         yield Thing("flow log", row.get("LogGroupName") or row["FlowLogId"], {}, row["FlowLogId"])
 
 
@@ -364,7 +380,7 @@ def endpoints(a: Account) -> Iterator[Thing]:
 
 def nat_gateways(a: Account) -> Iterator[Thing]:
     """Find the NAT gateways."""
-    for row in a.pages("ec2", "describe_nat_gateways", "NatGateways", Filters=a.tagged()):
+    for row in a.ec2("describe_nat_gateways", "NatGateways"):
         if row["State"] not in OVER:
             yield Thing("NAT gateway", tag(row), {}, row["NatGatewayId"], row["State"] == "deleting")
 
@@ -426,6 +442,16 @@ def route_tables(a: Account) -> Iterator[Thing]:
         yield Thing("route table", tag(row), {"routes": routes}, row["RouteTableId"])
 
 
+def remove_route_table(a: Account, thing: Thing) -> None:
+    """Take a route table from its subnets, and remove it."""
+    client = a.client("ec2")
+    row = client.describe_route_tables(RouteTableIds=[thing.handle])["RouteTables"][0]
+    for association in row.get("Associations") or []:
+        if not association.get("Main"):
+            client.disassociate_route_table(AssociationId=association["RouteTableAssociationId"])
+    client.delete_route_table(RouteTableId=thing.handle)
+
+
 def security_groups(a: Account) -> Iterator[Thing]:
     """Find the security groups, but for the one that is always there and goes with its VPC."""
     found = a.ec2("describe_security_groups", "SecurityGroups")
@@ -454,10 +480,13 @@ def remove_security_group(a: Account, thing: Thing) -> None:
     """Remove a security group, its rules first: two groups may name each other."""
     client = a.client("ec2")
     row = client.describe_security_groups(GroupIds=[thing.handle])["SecurityGroups"][0]
-    if row["IpPermissions"]:
-        client.revoke_security_group_ingress(GroupId=thing.handle, IpPermissions=row["IpPermissions"])
-    if row["IpPermissionsEgress"]:
-        client.revoke_security_group_egress(GroupId=thing.handle, IpPermissions=row["IpPermissionsEgress"])
+    for direction, permissions in (("ingress", row["IpPermissions"]), ("egress", row["IpPermissionsEgress"])):
+        try:
+            if permissions:
+                getattr(client, f"revoke_security_group_{direction}")(GroupId=thing.handle, IpPermissions=permissions)
+        except client.exceptions.ClientError as error:
+            if not gone(error):  # a rule for a group that went before
+                raise
     client.delete_security_group(GroupId=thing.handle)
 
 
@@ -583,8 +612,8 @@ PARTS: dict[str, list[Kind]] = {
         _kind("NAT gateway", nat_gateways, remove_nat_gateway),
         _kind("public address", addresses, remove_address),
         _kind("internet gateway", internet_gateways, remove_internet_gateway),
+        _kind("route table", route_tables, remove_route_table),
         _kind("subnet", subnets, call("ec2", "delete_subnet", "SubnetId")),
-        _kind("route table", route_tables, call("ec2", "delete_route_table", "RouteTableId")),
         _kind("security group", security_groups, remove_security_group),
         _kind("VPC", vpcs, call("ec2", "delete_vpc", "VpcId")),
     ],
@@ -619,32 +648,62 @@ def remove(a: Account, part: str, *, seconds: float = 1800, pause: float = 5) ->
         What was removed, and in words what could not be; an empty list when all is gone.
     """
     removed: dict[tuple[str, str], Thing] = {}
-    deadline = time.monotonic() + seconds
+    deadline, before = time.monotonic() + seconds, None
     while True:
         left, errors = [], []
         for kind in PARTS[part]:
             for thing in kind.find(a):
-                left.append(thing)
+                left.append((thing.kind, thing.name))
                 if kind.remove is None or thing.leaving:
                     continue
                 try:
                     kind.remove(a, thing)
                 except Exception as error:  # noqa: BLE001 - botocore's errors are made at run time; each is told below
-                    if not any(word in str(error) for word in GONE):
+                    if not gone(error):
                         errors.append(f"{thing.kind} {thing.name}: {error}")
                         continue
                 removed[thing.kind, thing.name] = thing
         if not left:
             return list(removed.values()), []
-        if time.monotonic() > deadline:
-            return list(removed.values()), errors or [f"{thing.kind} {thing.name} is still there" for thing in left]
-        if errors or any(thing.leaving for thing in left):
+        if time.monotonic() > deadline and (errors or left == before):
+            return list(removed.values()), errors or [f"{kind} {name} is still there" for kind, name in left]
+        if errors or left == before:
             time.sleep(pause)
+        before = left
 
 
 def sweep(a: Account) -> list[str]:
-    """Return the ARNs of everything in the account that has the environment's tags, as AWS's tagging service knows them."""
+    """Return the ARNs of everything in the account that has the environment's tags, as AWS's tagging service knows them.
+
+    It goes on naming machines and gateways for an hour after they are over, and secrets that can still be had back; none of them
+    costs anything.
+    """
     tags = a.plan["tags"]
     filters = [{"Key": key, "Values": [tags[key]]} for key in ("Project", "Environment")]
     rows = a.pages("resourcegroupstaggingapi", "get_resources", "ResourceTagMappingList", TagFilters=filters)
-    return sorted(row["ResourceARN"] for row in rows)
+    return sorted(row["ResourceARN"] for row in rows if not over(a, row["ResourceARN"]))
+
+
+def over(a: Account, arn: str) -> bool:
+    """Return whether what an ARN names is over although AWS still shows it."""
+    client, (service, kind, name) = a.client, (arn.split(":")[2], *arn.rpartition(":")[2].partition("/")[::2])
+    try:
+        if (service, kind) == ("ec2", "instance"):
+            found = client("ec2").describe_instances(InstanceIds=[name])["Reservations"]
+            return all(row["State"]["Name"] in OVER for reservation in found for row in reservation["Instances"])
+        if (service, kind) == ("ec2", "natgateway"):
+            return all(
+                row["State"] in OVER for row in client("ec2").describe_nat_gateways(NatGatewayIds=[name])["NatGateways"]
+            )
+        if (service, kind) == ("ec2", "vpc-endpoint"):
+            return all(
+                row["State"] in OVER
+                for row in client("ec2").describe_vpc_endpoints(VpcEndpointIds=[name])["VpcEndpoints"]
+            )
+        if service == "secretsmanager":
+            return "DeletedDate" in client("secretsmanager").describe_secret(SecretId=arn)
+    except client("ec2").exceptions.ClientError as error:
+        if not gone(error):
+            raise
+        return True
+    return False
