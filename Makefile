@@ -7,23 +7,35 @@ help: ## Show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 .PHONY: up
-up: ## The rehearsal: an AWS account on this machine, from the VPC to https://127.0.0.1:8443/
-	@scripts/rehearse up
+up: up-local ## The same as up-local
 
 .PHONY: down
-down: ## End the rehearsal; nothing of it is kept
-	@scripts/rehearse down
+down: down-local ## The same as down-local
 
 .PHONY: status
-status: ## What there is in the rehearsal: hosts, health, balancers, alarms
-	@scripts/rehearse status
+status: status-local ## The same as status-local
 
 .PHONY: logs
-logs: ## What its hosts said
+logs: logs-local ## The same as logs-local
+
+.PHONY: rehearse
+rehearse: ## The whole cloud on this machine: an AWS account from the VPC to https://127.0.0.1:8443/
+	@scripts/rehearse up
+
+.PHONY: rehearse-down
+rehearse-down: ## End the rehearsal; nothing of it is kept
+	@scripts/rehearse down
+
+.PHONY: rehearse-status
+rehearse-status: ## What there is in the rehearsal: hosts, health, balancers, alarms
+	@scripts/rehearse status
+
+.PHONY: rehearse-logs
+rehearse-logs: ## What its hosts said
 	@scripts/rehearse logs
 
 .PHONY: up-local
-up-local: ## One host on this machine instead, in a container, at the same address
+up-local: ## One host on this machine, serving the apps at https://127.0.0.1:8443/
 	@scripts/up
 
 .PHONY: down-local
@@ -65,6 +77,10 @@ test-fast: ## Lint and unit tests, under two minutes
 .PHONY: test-vagrant
 test-vagrant: venv ## A real virtual machine: vagrant up, a prediction, provision again, destroy
 	@scripts/test-vagrant
+
+.PHONY: test-rehearsal
+test-rehearsal: ## The stories of a whole rehearsed environment: ten minutes and more
+	@scripts/test rehearsal
 
 .PHONY: lint
 lint: venv ## All linters

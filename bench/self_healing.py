@@ -83,7 +83,7 @@ class Environment:
         began = time.monotonic()
         while not ask():
             if time.monotonic() - began > seconds:
-                raise SystemExit(f"bench: {what} did not come within {seconds:.0f} s; see: make logs")
+                raise SystemExit(f"bench: {what} did not come within {seconds:.0f} s; see: make rehearse-logs")
             time.sleep(0.5)
         return time.monotonic() - began
 
@@ -190,7 +190,7 @@ def main() -> int:
     try:
         say("an environment from nothing")
         site.run("scripts/rehearse", "down")
-        rows.append(["make up: from nothing to a page", "-", f"{site.up():.0f}", "-", "-"])
+        rows.append(["make rehearse: from nothing to a page", "-", f"{site.up():.0f}", "-", "-"])
         rows.append(["one more host, image with packages", "-", f"{launch(site):.0f}", "-", "-"])
         if "baked" in parts:
             settings = site.settings()

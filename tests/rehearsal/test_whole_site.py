@@ -1,4 +1,4 @@
-"""``make up``, as stories in this order: from nothing to a page, twice the same, closed, healing, and gone."""
+"""``make rehearse``, as stories in this order: from nothing to a page, twice the same, closed, healing, and gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import boto3
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(1500)]
 REACH = "python3 -c 'import socket; socket.create_connection((\"{}\", {}), 3)'"
 
 
@@ -99,7 +99,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    """Give the environment that `make up` makes; it is taken down at the end, whatever happened."""
+    """Give the environment that `make rehearse` makes; it is taken down at the end, whatever happened."""
     if os.geteuid() != 0:
         pytest.skip("instances need root (network namespaces)")
     made = Whole()
