@@ -104,21 +104,25 @@ def never_ready(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "reason", "timeout"),
     [
-        (broken_api, "a_module_that_is_not_there"),
-        (broken_script, "this script is broken"),
-        (never_ready, "not ready after"),
+        (broken_api, "a_module_that_is_not_there", 15),
+        (
+            broken_script,
+            "this script is broken",
+            45,
+        ),  # it must have started, beside everything else, before it can be rendered
+        (never_ready, "not ready after", 15),
     ],
 )
 def test_a_broken_release_is_refused_under_load_without_a_failed_request(
-    local_host: LocalHost, change: Callable[[Path], None], reason: str
+    local_host: LocalHost, change: Callable[[Path], None], reason: str, timeout: int
 ) -> None:
     before = local_host.app("wine")
     release = local_host.install_changed("wine", change)
     with ProbeProcess(local_host.url, "--rate=30", "--sessions=1") as probe:
         time.sleep(2)
-        answer = local_host.pergola("deploy", "wine", release, "--timeout=15")
+        answer = local_host.pergola("deploy", "wine", release, f"--timeout={timeout}")
         time.sleep(2)
         report = probe.stop()
     assert answer["failed"], answer
