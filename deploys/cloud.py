@@ -13,7 +13,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from deploys.spec import COLOURS, DeployError, Fleet, Release
+from app.core.cloud.site import COLOURS
+from deploys.spec import DeployError, Fleet, Release
 
 # The settings in a host's user data, roles/aws_fleet/files/user_data.py: the only JSON between r""" and """.
 _SETTINGS = re.compile(r'(?<=r""")\{.*?\}(?=""")', re.DOTALL)
@@ -29,34 +30,20 @@ class Cloud:
             region_name=region, retries={"mode": "adaptive", "max_attempts": 10}, connect_timeout=5, read_timeout=30
         )
         self._balancer = balancer
+        self._clients: dict[str, Any] = {}
 
-    @functools.cached_property
-    def s3(self) -> Any:
-        """Client of S3."""
-        return boto3.client("s3", config=self._config)
-
-    @functools.cached_property
-    def _elb(self) -> Any:
-        return boto3.client("elbv2", config=self._config)
-
-    @functools.cached_property
-    def _groups(self) -> Any:
-        return boto3.client("autoscaling", config=self._config)
-
-    @functools.cached_property
-    def _ec2(self) -> Any:
-        return boto3.client("ec2", config=self._config)
-
-    @functools.cached_property
-    def _watch(self) -> Any:
-        return boto3.client("cloudwatch", config=self._config)
+    def client(self, service: str) -> Any:
+        """Return the client of a service; making one costs more than a call."""
+        if service not in self._clients:
+            self._clients[service] = boto3.client(service, config=self._config)
+        return self._clients[service]
 
     # ------------------------------------------------------------ weights
 
     @functools.cached_property
     def _arns(self) -> dict[str, str]:
         """ARN of each target group by name."""
-        pages = self._elb.get_paginator("describe_target_groups").paginate()
+        pages = self.client("elbv2").get_paginator("describe_target_groups").paginate()
         return {group["TargetGroupName"]: group["TargetGroupArn"] for page in pages for group in page["TargetGroups"]}
 
     def _arn(self, target_group: str) -> str:
@@ -69,13 +56,15 @@ class Cloud:
 
     @functools.cached_property
     def _listener(self) -> str:
-        found = self._elb.describe_load_balancers(Names=[self._balancer])["LoadBalancers"][0]["LoadBalancerArn"]
-        listeners = self._elb.describe_listeners(LoadBalancerArn=found)["Listeners"]
+        found = self.client("elbv2").describe_load_balancers(Names=[self._balancer])["LoadBalancers"][0][
+            "LoadBalancerArn"
+        ]
+        listeners = self.client("elbv2").describe_listeners(LoadBalancerArn=found)["Listeners"]
         return str(next(row["ListenerArn"] for row in listeners if row["Port"] == 443))
 
     def _rules(self) -> list[dict[str, Any]]:
         """All rules of the HTTPS listener, the default one too."""
-        pages = self._elb.get_paginator("describe_rules").paginate(ListenerArn=self._listener)
+        pages = self.client("elbv2").get_paginator("describe_rules").paginate(ListenerArn=self._listener)
         return [rule for page in pages for rule in page["Rules"]]
 
     def weights(self, fleet: Fleet) -> dict[str, int]:
@@ -111,9 +100,9 @@ class Cloud:
             }
             actions = [{"Type": "forward", "ForwardConfig": config}]
             if rule.get("IsDefault"):
-                self._elb.modify_listener(ListenerArn=self._listener, DefaultActions=actions)
+                self.client("elbv2").modify_listener(ListenerArn=self._listener, DefaultActions=actions)
             else:
-                self._elb.modify_rule(RuleArn=rule["RuleArn"], Actions=actions)
+                self.client("elbv2").modify_rule(RuleArn=rule["RuleArn"], Actions=actions)
             changed += 1
         return changed
 
@@ -121,7 +110,9 @@ class Cloud:
 
     def group(self, name: str) -> dict[str, Any]:
         """Return a scaling group as AWS describes it."""
-        found = self._groups.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+        found = self.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[name])[
+            "AutoScalingGroups"
+        ]
         if not found:
             raise DeployError(
                 f"there is no scaling group {name}; make the environment first: ansible-playbook site.yml"
@@ -130,7 +121,7 @@ class Cloud:
 
     def resize(self, name: str, low: int, high: int, desired: int) -> None:
         """Set a group's bounds and size."""
-        self._groups.update_auto_scaling_group(
+        self.client("autoscaling").update_auto_scaling_group(
             AutoScalingGroupName=name, MinSize=low, MaxSize=high, DesiredCapacity=desired
         )
 
@@ -141,18 +132,20 @@ class Cloud:
         policy = self.group(source).get("MixedInstancesPolicy")
         if policy:
             policy = {**policy, "LaunchTemplate": {**policy["LaunchTemplate"], "LaunchTemplateSpecification": own}}
-            self._groups.update_auto_scaling_group(AutoScalingGroupName=group, MixedInstancesPolicy=policy)
+            self.client("autoscaling").update_auto_scaling_group(
+                AutoScalingGroupName=group, MixedInstancesPolicy=policy
+            )
         else:
-            self._groups.update_auto_scaling_group(AutoScalingGroupName=group, LaunchTemplate=own)
+            self.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=group, LaunchTemplate=own)
 
     def _template(self, name: str, version: str) -> dict[str, Any]:
-        found = self._ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=[version])
+        found = self.client("ec2").describe_launch_template_versions(LaunchTemplateName=name, Versions=[version])
         return dict(found["LaunchTemplateVersions"][0])
 
     def give_release(self, group: str, source: str, release: Release) -> bool:
         """See to it that a group's newest template is like another group's newest, with a release; return whether it was not."""
         data = dict(self._template(source, "$Latest")["LaunchTemplateData"])
-        script = base64.b64decode(data["UserData"]).decode()
+        script = _script(data)
         if not _settings(script):
             raise DeployError(f"the launch template {source} names no release; run ansible-playbook site.yml")
         settings = {**_settings(script), "group": group, "release": release.key, "sha256": release.sha256}
@@ -169,7 +162,7 @@ class Cloud:
             base64.b64decode(there["UserData"]).decode()
         ) == settings:
             return False
-        self._ec2.create_launch_template_version(LaunchTemplateName=group, LaunchTemplateData=data)
+        self.client("ec2").create_launch_template_version(LaunchTemplateName=group, LaunchTemplateData=data)
         return True
 
     def release_of(self, group: str) -> Release | None:
@@ -179,17 +172,15 @@ class Cloud:
             found.get("LaunchTemplate")
             or found["MixedInstancesPolicy"]["LaunchTemplate"]["LaunchTemplateSpecification"]
         )
-        script = base64.b64decode(
-            self._template(group, str(template.get("Version", "$Default")))["LaunchTemplateData"].get("UserData", "")
-        )
-        settings = _settings(script.decode(errors="replace"))
+        data = self._template(group, str(template.get("Version", "$Default")))["LaunchTemplateData"]
+        settings = _settings(_script(data))
         return Release(settings["release"], settings["sha256"]) if settings.get("sha256") else None
 
     def hosts(self, fleet: Fleet, colour: str) -> dict[str, str]:
         """Return the state of each host of a colour: ``healthy`` when it is in service and the balancer says so, else what it is."""
         health = {
             row["Target"]["Id"]: row["TargetHealth"]["State"]
-            for row in self._elb.describe_target_health(TargetGroupArn=self._arn(fleet.targets[colour]))[
+            for row in self.client("elbv2").describe_target_health(TargetGroupArn=self._arn(fleet.targets[colour]))[
                 "TargetHealthDescriptions"
             ]
         }
@@ -202,7 +193,9 @@ class Cloud:
 
     def failed_launches(self, group: str, since: datetime) -> list[str]:
         """Return why launches of a group failed since a moment."""
-        rows = self._groups.describe_scaling_activities(AutoScalingGroupName=group, MaxRecords=50)["Activities"]
+        rows = self.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=group, MaxRecords=50)[
+            "Activities"
+        ]
         return [
             str(row.get("StatusMessage") or row.get("Cause") or row["Description"])
             for row in rows
@@ -212,7 +205,7 @@ class Cloud:
 
     def retire_at(self, group: str, moment: datetime, name: str) -> None:
         """Have the group itself give its hosts back at a moment, whatever becomes of this controller."""
-        self._groups.put_scheduled_update_group_action(
+        self.client("autoscaling").put_scheduled_update_group_action(
             AutoScalingGroupName=group,
             ScheduledActionName=f"{RETIRE}-{name}",
             StartTime=moment,
@@ -223,16 +216,20 @@ class Cloud:
 
     def retirement(self, group: str) -> datetime | None:
         """Return when a group is going to give its hosts back, if it is."""
-        rows = self._groups.describe_scheduled_actions(AutoScalingGroupName=group)["ScheduledUpdateGroupActions"]
+        rows = self.client("autoscaling").describe_scheduled_actions(AutoScalingGroupName=group)[
+            "ScheduledUpdateGroupActions"
+        ]
         moments = [row["StartTime"] for row in rows if row["ScheduledActionName"].startswith(f"{RETIRE}-")]
         return max(moments, default=None)
 
     def stay(self, group: str) -> None:
         """Take back every retirement of a group."""
-        rows = self._groups.describe_scheduled_actions(AutoScalingGroupName=group)["ScheduledUpdateGroupActions"]
+        rows = self.client("autoscaling").describe_scheduled_actions(AutoScalingGroupName=group)[
+            "ScheduledUpdateGroupActions"
+        ]
         for row in rows:
             if row["ScheduledActionName"].startswith(f"{RETIRE}-"):
-                self._groups.delete_scheduled_action(
+                self.client("autoscaling").delete_scheduled_action(
                     AutoScalingGroupName=group, ScheduledActionName=row["ScheduledActionName"]
                 )
 
@@ -242,13 +239,20 @@ class Cloud:
         """Return the names of the alarms that are in the state ALARM."""
         wanted, found = sorted(names), []
         for start in range(0, len(wanted), 100):
-            pages = self._watch.get_paginator("describe_alarms").paginate(
-                AlarmNames=wanted[start : start + 100], StateValue="ALARM"
+            pages = (
+                self.client("cloudwatch")
+                .get_paginator("describe_alarms")
+                .paginate(AlarmNames=wanted[start : start + 100], StateValue="ALARM")
             )
             found += [
                 row["AlarmName"] for page in pages for row in page["MetricAlarms"] if row["StateValue"] == "ALARM"
             ]
         return found
+
+
+def _script(data: Mapping[str, Any]) -> str:
+    """Return the user data of a launch template."""
+    return base64.b64decode(data.get("UserData", "")).decode(errors="replace")
 
 
 def _settings(script: str) -> dict[str, Any]:

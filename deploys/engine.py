@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from app.core.cloud.site import COLOURS
 from deploys import migrations, releases
 from deploys.cloud import Cloud, in_seconds
-from deploys.spec import COLOURS, DeployError, Fleet, Release, Spec
+from deploys.spec import DeployError, Fleet, Release, Spec
 from deploys.store import CURRENT, HISTORY, Lease, LeaseLostError, Store
 from deploys.watch import ENOUGH, Prober, Seen
 
@@ -45,9 +46,28 @@ def stamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def other(colour: str) -> str:
-    """Return the colour that is not this one."""
-    return COLOURS[1 - COLOURS.index(colour)]
+@dataclass(frozen=True)
+class Move:
+    """One fleet on its way from a colour to the other."""
+
+    fleet: Fleet
+    old: str
+    new: str
+
+    @classmethod
+    def away_from(cls, fleet: Fleet, live: str) -> Move:
+        """Return the move away from the live colour."""
+        return cls(fleet, live, COLOURS[1 - COLOURS.index(live)])
+
+    @property
+    def old_group(self) -> str:
+        """Scaling group of the colour that serves now."""
+        return self.fleet.groups[self.old]
+
+    @property
+    def new_group(self) -> str:
+        """Scaling group of the colour that shall serve."""
+        return self.fleet.groups[self.new]
 
 
 class Engine:
@@ -62,7 +82,7 @@ class Engine:
     def __init__(self, spec: Spec, say: Callable[[str], None], abort: threading.Event) -> None:
         self.spec, self._print, self.abort = spec, say, abort
         self.cloud = Cloud(spec.region, spec.balancer)
-        self.store = Store(self.cloud.s3, spec.bucket)
+        self.store = Store(self.cloud.client("s3"), spec.bucket)
         self._began = time.monotonic()
         self._lease: Lease | None = None
         self._current: dict[str, Any] = {}
@@ -112,14 +132,13 @@ class Engine:
         """
         with Lease(self.store, self.spec.operator, self.spec.lease_seconds) as self._lease:
             self.settle()
-            old = {fleet.name: self.live(fleet) for fleet in self.spec.fleets}
-            moving = [fleet for fleet in self.spec.fleets if not self._runs(fleet, old[fleet.name])]
-            if not moving:
+            moves = self._moves()
+            if not moves:
                 self.say("done", "every fleet runs its release already")
                 return False
             self._refuse_when_sick()
-            self._refuse_to_break_the_old(moving, old)
-            return self._move(moving, old, "deploy")
+            self._refuse_to_break_the_old(moves)
+            return self._move(moves, "deploy")
 
     def rollback(self) -> bool:
         """Make the release of the other colour live again: at once while its hosts are warm.
@@ -131,22 +150,25 @@ class Engine:
             self.settle()
             if not any(fleet.release.key for fleet in self.spec.fleets):
                 self.spec = replace(self.spec, fleets=tuple(self._before(fleet) for fleet in self.spec.fleets))
-            old = {fleet.name: self.live(fleet) for fleet in self.spec.fleets}
-            moving = [fleet for fleet in self.spec.fleets if not self._runs(fleet, old[fleet.name])]
-            if not moving:
+            moves = self._moves()
+            if not moves:
                 self.say("done", "every fleet runs that release already")
                 return False
-            if all(self._warm(fleet, other(old[fleet.name])) for fleet in moving):
-                self._open(moving, old, "rollback")
-                for fleet in moving:
-                    warm = fleet.groups[other(old[fleet.name])]
-                    self.cloud.stay(warm)
-                    self.cloud.resize(warm, fleet.low, fleet.high, self._wanted(fleet, fleet.groups[old[fleet.name]]))
-                self._weigh(moving, old, ALL)
-                self._go_live(moving, old, keep_seconds=0)
+            if all(self._warm(move) for move in moves):
+                self._open(moves, "rollback")
+                for move in moves:
+                    self.cloud.stay(move.new_group)
+                    self._resize(move)
+                self._weigh(moves, ALL)
+                self._go_live(moves, keep_seconds=0)
                 return True
             self.say("launch", "the old hosts are gone: new ones are launched")
-            return self._move(moving, old, "rollback")
+            return self._move(moves, "rollback")
+
+    def _moves(self) -> list[Move]:
+        """Return the fleets that do not run their release yet, each with the colour that serves now."""
+        live = [(fleet, self.live(fleet)) for fleet in self.spec.fleets]
+        return [Move.away_from(fleet, colour) for fleet, colour in live if not self._runs(fleet, colour)]
 
     def _before(self, fleet: Fleet) -> Fleet:
         """Return a fleet with the release that it had before its live one."""
@@ -160,10 +182,15 @@ class Engine:
         """Return whether a colour's hosts run the wished release."""
         return bool(self.cloud.hosts(fleet, colour)) and self.cloud.release_of(fleet.groups[colour]) == fleet.release
 
-    def _warm(self, fleet: Fleet, colour: str) -> bool:
-        """Return whether a colour could take all visitors now, with the wished release."""
-        healthy = list(self.cloud.hosts(fleet, colour).values()).count("healthy")
-        return healthy >= max(1, fleet.low) and self.cloud.release_of(fleet.groups[colour]) == fleet.release
+    def _warm(self, move: Move) -> bool:
+        """Return whether the new colour could take all visitors now, with the wished release."""
+        healthy, _ = self._count(move)
+        return healthy >= max(1, move.fleet.low) and self.cloud.release_of(move.new_group) == move.fleet.release
+
+    def _count(self, move: Move) -> tuple[int, int]:
+        """Return how many hosts of the new colour are healthy, and how many it has."""
+        states = list(self.cloud.hosts(move.fleet, move.new).values())
+        return states.count("healthy"), len(states)
 
     def _refuse_when_sick(self) -> None:
         """Refuse to deploy into an alarm: nobody could tell whose fault the next one is."""
@@ -173,14 +200,15 @@ class Engine:
                 f"not begun: in alarm already: {', '.join(firing)}. Mend that first, or deploy the cure with -e ignore_alarms=true"
             )
 
-    def _refuse_to_break_the_old(self, fleets: list[Fleet], old: Mapping[str, str]) -> None:
+    def _refuse_to_break_the_old(self, moves: list[Move]) -> None:
         """Refuse migrations that the live release would not survive: it serves on while the new one comes, and after a rollback."""
         if self.spec.options.get("accept_migrations"):
             return
-        for fleet in fleets:
-            live = self.cloud.release_of(fleet.groups[old[fleet.name]])
-            known = releases.of_site(self.store, live.key) if live else None
-            new = releases.of_site(self.store, fleet.release.key)
+        records = releases.listed(self.store)
+        for move in moves:
+            live = self.cloud.release_of(move.old_group)
+            known = releases.of_site(records, live.key) if live else None
+            new = releases.of_site(records, move.fleet.release.key)
             against = migrations.refused(known["migrations"] if known else None, new["migrations"] if new else {})
             if against:
                 raise DeployError(
@@ -188,18 +216,17 @@ class Engine:
                     " later, say on the line why it is harmless (# compatible: ...), or take the risk with -e accept_migrations=true"
                 )
 
-    def _open(self, fleets: list[Fleet], old: Mapping[str, str], what: str) -> None:
+    def _open(self, moves: list[Move], what: str) -> None:
         """Write down what is about to be done."""
         identity = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(3)}"
-        before = {fleet.name: self.cloud.release_of(fleet.groups[old[fleet.name]]) for fleet in fleets}
+        before = [self.cloud.release_of(move.old_group) for move in moves]
         self._current = {
             "id": identity, "what": what, "by": self.spec.operator, "began": stamp(), "phase": "launch",
             "fleets": {
-                fleet.name: {
-                    "from": old[fleet.name], "to": other(old[fleet.name]),
-                    "old": before[fleet.name].__dict__ if before[fleet.name] else None, "new": fleet.release.__dict__,
+                move.fleet.name: {
+                    "from": move.old, "to": move.new, "old": asdict(old) if old else None, "new": asdict(move.fleet.release),
                 }
-                for fleet in fleets
+                for move, old in zip(moves, before, strict=True)
             },
         }  # fmt: skip
         self._write()
@@ -214,69 +241,68 @@ class Engine:
         if self._lease is not None:
             self._lease.check()
 
-    def _move(self, fleets: list[Fleet], old: Mapping[str, str], what: str) -> bool:
+    def _move(self, moves: list[Move], what: str) -> bool:
         """Do the whole of a deploy, or take it back."""
-        self._open(fleets, old, what)
-        for fleet in fleets:
-            new, known = other(old[fleet.name]), self._current["fleets"][fleet.name]["old"]
-            known_text = known["sha256"][:12] if known else "nothing"
-            self.say("launch", f"{fleet.name}: {old[fleet.name]} ({known_text}) -> {new} ({fleet.release.short})")
-        numbers: dict[str, Any] = {}
+        self._open(moves, what)
+        for move in moves:
+            known = self._current["fleets"][move.fleet.name]["old"]
+            before = known["sha256"][:12] if known else "nothing"
+            self.say("launch", f"{move.fleet.name}: {move.old} ({before}) -> {move.new} ({move.fleet.release.short})")
         try:
             with ExitStack() as stack:
                 prober = stack.enter_context(Prober(self.spec.probe)) if self.spec.probe else None
-                self._launch(fleets, old)
-                self._ready(fleets, old)
-                self._shift(fleets, old, prober)
-            if prober is not None:
-                numbers = prober.report
-            self._go_live(fleets, old, keep_seconds=self.spec.keep_old_seconds, numbers=numbers)
+                self._launch(moves)
+                self._ready(moves)
+                self._shift(moves, prober)
+            numbers = prober.report if prober else None
+            self._go_live(moves, keep_seconds=self.spec.keep_old_seconds, numbers=numbers)
         except LeaseLostError:
             raise  # whoever took it over does what is right; two must not move the weights
-        except (DeployError, KeyboardInterrupt) as error:
-            reason = str(error) or type(error).__name__
-            self._take_back(fleets, reason)
-            raise DeployError(f"taken back: {reason}") from error
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self._take_back(fleets, reason)
+        except (Exception, KeyboardInterrupt) as error:
+            reason = str(error) if isinstance(error, DeployError) else f"{type(error).__name__}: {error}"
+            self._take_back(moves, reason)
             raise DeployError(f"taken back: {reason}") from error
         return True
 
     # ------------------------------------------------------------ the phases
 
-    def _launch(self, fleets: list[Fleet], old: Mapping[str, str]) -> None:
+    def _launch(self, moves: list[Move]) -> None:
         """Give the other colour the release, and as many hosts as the live one has."""
-        for fleet in fleets:
-            live, new = fleet.groups[old[fleet.name]], fleet.groups[other(old[fleet.name])]
+        for move in moves:
             self._held()
-            self.cloud.stay(new)
-            self.cloud.give_release(new, live, fleet.release)
-            self.cloud.prepare(new, live)
-            self.cloud.resize(new, fleet.low, fleet.high, self._wanted(fleet, live))
+            self.cloud.stay(move.new_group)
+            self.cloud.give_release(move.new_group, move.old_group, move.fleet.release)
+            self.cloud.prepare(move.new_group, move.old_group)
+            self._resize(move)
 
-    def _wanted(self, fleet: Fleet, live: str) -> int:
+    def _resize(self, move: Move) -> None:
+        """Give the new colour its bounds, and its hosts."""
+        self.cloud.resize(move.new_group, move.fleet.low, move.fleet.high, self._wanted(move))
+
+    def _wanted(self, move: Move) -> int:
         """Return how many hosts the new colour needs: as many as the live one has now."""
-        return min(fleet.high, max(fleet.low, int(self.cloud.group(live)["DesiredCapacity"]) or fleet.desired))
+        fleet, now = move.fleet, int(self.cloud.group(move.old_group)["DesiredCapacity"])
+        return min(fleet.high, max(fleet.low, now or fleet.desired))
 
-    def _ready(self, fleets: list[Fleet], old: Mapping[str, str]) -> None:
+    def _ready(self, moves: list[Move]) -> None:
         """Wait until every new host is in service and healthy; a host says so of itself only when its apps are deeply ready."""
         self._write(phase="ready")
         began, since, told = time.monotonic(), datetime.now(UTC).replace(microsecond=0), ""
         while True:
             counts = {}
-            for fleet in fleets:
-                new = fleet.groups[other(old[fleet.name])]
-                wanted = self._wanted(fleet, fleet.groups[old[fleet.name]])
-                if int(self.cloud.group(new)["DesiredCapacity"]) < wanted:  # the live colour has grown meanwhile
+            for move in moves:
+                wanted = self._wanted(move)
+                if (
+                    int(self.cloud.group(move.new_group)["DesiredCapacity"]) < wanted
+                ):  # the live colour has grown meanwhile
                     self._held()
-                    self.cloud.resize(new, fleet.low, fleet.high, wanted)
-                states = list(self.cloud.hosts(fleet, other(old[fleet.name])).values())
-                counts[fleet.name] = (states.count("healthy"), max(wanted, len(states)))
-                failed = self.cloud.failed_launches(new, since)
+                    self._resize(move)
+                healthy, there = self._count(move)
+                counts[move.fleet.name] = (healthy, max(wanted, there))
+                failed = self.cloud.failed_launches(move.new_group, since)
                 if len(failed) >= GIVE_UP_LAUNCHES:
                     raise DeployError(
-                        f"{fleet.name}: {len(failed)} new hosts did not become ready; the last: {failed[0]}"
+                        f"{move.fleet.name}: {len(failed)} new hosts did not become ready; the last: {failed[0]}"
                     )
             text = ", ".join(
                 f"{name}: {healthy} of {wanted} hosts healthy" for name, (healthy, wanted) in counts.items()
@@ -291,7 +317,7 @@ class Engine:
                 raise DeployError(f"not ready after {self.spec.ready_seconds:.0f} s ({text})")
             self._pause()
 
-    def _shift(self, fleets: list[Fleet], old: Mapping[str, str], prober: Prober | None) -> None:
+    def _shift(self, moves: list[Move], prober: Prober | None) -> None:
         """Give the new colour more and more of the requests, and watch."""
         before = self._baseline(prober) if prober else Seen()
         if prober and self.spec.probe and before.failed > self.spec.probe.failures:
@@ -304,8 +330,8 @@ class Engine:
             self._write(phase="shift", weight=weight)
             if prober:
                 prober.mark(f"weight {weight}")
-            self._weigh(fleets, old, weight)
-            self._bake(fleets, old, weight, prober, before)
+            self._weigh(moves, weight)
+            self._bake(moves, weight, prober, before)
 
     def _baseline(self, prober: Prober) -> Seen:
         """Return what visitors got before anything moved, from enough requests to compare with."""
@@ -318,16 +344,12 @@ class Engine:
             )
         return prober.seen()
 
-    def _weigh(self, fleets: list[Fleet], old: Mapping[str, str], weight: int) -> None:
+    def _weigh(self, moves: list[Move], weight: int) -> None:
         """Give the new colour a share of the requests."""
         self._held()
-        self.cloud.set_weights(
-            (fleet, {old[fleet.name]: ALL - weight, other(old[fleet.name]): weight}) for fleet in fleets
-        )
+        self.cloud.set_weights((move.fleet, {move.old: ALL - weight, move.new: weight}) for move in moves)
 
-    def _bake(
-        self, fleets: list[Fleet], old: Mapping[str, str], weight: int, prober: Prober | None, before: Seen
-    ) -> None:
+    def _bake(self, moves: list[Move], weight: int, prober: Prober | None, before: Seen) -> None:
         """Watch one weight for its time."""
         began, asked = time.monotonic(), 0.0
         while True:
@@ -337,11 +359,11 @@ class Engine:
                 asked = time.monotonic()
                 if firing := self.cloud.firing(self.spec.alarms):
                     raise DeployError(f"at weight {weight}: in alarm: {', '.join(firing)}")
-            for fleet in fleets:
-                states = list(self.cloud.hosts(fleet, other(old[fleet.name])).values())
-                if 2 * states.count("healthy") < max(1, len(states)):
+            for move in moves:
+                healthy, there = self._count(move)
+                if 2 * healthy < max(1, there):
                     raise DeployError(
-                        f"at weight {weight}: {fleet.name}: only {states.count('healthy')} of {len(states)} new hosts are healthy"
+                        f"at weight {weight}: {move.fleet.name}: only {healthy} of {there} new hosts are healthy"
                     )
             left = self.spec.bake_seconds - (time.monotonic() - began)
             if left <= 0:
@@ -351,56 +373,52 @@ class Engine:
             f"weight {weight}", f"{self.spec.bake_seconds:.0f} s watched" + (f": {prober.seen()}" if prober else "")
         )
 
-    def _go_live(
-        self,
-        fleets: list[Fleet],
-        old: Mapping[str, str],
-        *,
-        keep_seconds: float,
-        numbers: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _go_live(self, moves: list[Move], *, keep_seconds: float, numbers: Mapping[str, Any] | None = None) -> None:
         """Keep the new colour; the old one stays warm for a while and then gives its hosts back by itself."""
         self._write(phase="live")
-        self._finish(self._current, keep_seconds)
-        told = [f"{fleet.name}: {other(old[fleet.name])} serves {fleet.release.short}" for fleet in fleets]
-        warm = (
-            f"; the old colour stays warm for {keep_seconds:.0f} s"
-            if keep_seconds
-            else "; the other hosts leave when their sessions are over"
+        self._finish(keep_seconds)
+        told = [f"{move.fleet.name}: {move.new} serves {move.fleet.release.short}" for move in moves]
+        warm = f"the old colour stays warm for {keep_seconds:.0f} s"
+        self.say(
+            "live",
+            f"{', '.join(told)}; {warm if keep_seconds else 'the other hosts leave when their sessions are over'}",
         )
-        self.say("live", ", ".join(told) + warm)
         self._close("live", numbers=numbers)
 
-    def _finish(self, current: Mapping[str, Any], keep_seconds: float) -> None:
-        """Let the old colour retire."""
-        for fleet, row in self._rows(current):
-            group = fleet.groups[row["from"]]
-            self.cloud.stay(group)
+    def _finish(self, keep_seconds: float) -> None:
+        """Let the old colour of what is under way retire."""
+        for move in self._under_way():
+            self.cloud.stay(move.old_group)
             if keep_seconds > 0:
-                self.cloud.retire_at(group, in_seconds(max(60, keep_seconds)), str(current["id"]))
+                self.cloud.retire_at(move.old_group, in_seconds(max(60, keep_seconds)), str(self._current["id"]))
             else:
-                self.cloud.resize(group, 0, 0, 0)
+                self.cloud.resize(move.old_group, 0, 0, 0)
 
-    def _rows(self, current: Mapping[str, Any]) -> list[tuple[Fleet, Mapping[str, Any]]]:
-        """Return the fleets of a deploy that the inventory still has."""
-        return [(fleet, current["fleets"][fleet.name]) for fleet in self.spec.fleets if fleet.name in current["fleets"]]
+    def _under_way(self) -> list[Move]:
+        """Return the moves that were written down, of fleets that the inventory still has."""
+        rows = self._current["fleets"]
+        return [
+            Move(fleet, rows[fleet.name]["from"], rows[fleet.name]["to"])
+            for fleet in self.spec.fleets
+            if fleet.name in rows
+        ]
 
     # ------------------------------------------------------------ the way back
 
-    def _take_back(self, fleets: list[Fleet], reason: str) -> None:
-        """Bring the visitors back to the old colour, then let the new hosts go; nothing interrupts this."""
-        self.abort.clear()
+    def _take_back(self, moves: list[Move], reason: str) -> None:
+        """Bring the visitors back to the old colour, then let the new hosts go; it waits for nothing, so nothing interrupts it."""
         self.say("back", reason)
-        self._return(self._current)
+        self._return()
         self._close("taken back", reason=reason)
-        self.say("back", f"{', '.join(fleet.name for fleet in fleets)}: everything is as before")
+        self.say("back", f"{', '.join(move.fleet.name for move in moves)}: everything is as before")
 
-    def _return(self, current: Mapping[str, Any]) -> None:
-        rows = self._rows(current)
-        self.cloud.set_weights((fleet, {row["from"]: ALL, row["to"]: 0}) for fleet, row in rows)
-        for fleet, row in rows:
-            self.cloud.stay(fleet.groups[row["from"]])
-            self.cloud.resize(fleet.groups[row["to"]], 0, 0, 0)
+    def _return(self) -> None:
+        """Bring what is under way back to where it began."""
+        moves = self._under_way()
+        self.cloud.set_weights((move.fleet, {move.old: ALL, move.new: 0}) for move in moves)
+        for move in moves:
+            self.cloud.stay(move.old_group)
+            self.cloud.resize(move.new_group, 0, 0, 0)
 
     def _close(self, ended: str, *, reason: str = "", numbers: Mapping[str, Any] | None = None) -> None:
         """Write the history, then forget what was under way."""
@@ -418,15 +436,14 @@ class Engine:
         found = self.store.read(CURRENT)
         if not found:
             return ""
-        current = found[0]
-        self._current = current
+        self._current = current = found[0]
         text = f"the {current['what']} that {current['by']} began at {current['began']} was interrupted in its phase {current['phase']!r}"
         if current["phase"] == "live":
-            self._finish(current, self.spec.keep_old_seconds)
+            self._finish(self.spec.keep_old_seconds)
             self._close("live", reason="finished by the next controller")
             text += ": finished"
         else:
-            self._return(current)
+            self._return()
             self._close("taken back", reason=f"interrupted in its phase {current['phase']}")
             text += ": taken back"
         self.say("before", text)

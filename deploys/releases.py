@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deploys.spec import DeployError
-from deploys.store import Store
+from deploys.store import CURRENT, Store
 
 PREFIX = "releases/"
 PINS = f"{PREFIX}pinned.json"
@@ -113,22 +113,18 @@ def find(store: Store, wish: str) -> dict[str, Any]:
     return found[0]
 
 
-def of_site(store: Store, key: str) -> dict[str, Any] | None:
-    """Return the newest record that names a site release."""
-    return next((row for row in listed(store) if key in {fleet["key"] for fleet in row["fleets"].values()}), None)
+def of_site(records: Iterable[Mapping[str, Any]], key: str) -> Mapping[str, Any] | None:
+    """Return the first of some records that names a site release."""
+    return next((row for row in records if key in {fleet["key"] for fleet in row["fleets"].values()}), None)
 
 
 def in_use(store: Store) -> set[str]:
-    """Return the keys of the site releases that are live or were live before, by the history of deploys."""
-    used: set[str] = set()
-    for row in [entry for entry in store.history(100) if entry["ended"] == "live"][:2]:
-        for fleet in row["fleets"].values():
-            used |= {side["key"] for side in (fleet["old"], fleet["new"]) if side}
-    current = store.read("deploys/current.json")
-    if current:
-        for fleet in current[0]["fleets"].values():
-            used |= {side["key"] for side in (fleet["old"], fleet["new"]) if side}
-    return used
+    """Return the keys of the site releases that are live, were live before, or are being deployed."""
+    rows = [row for row in store.history(100) if row["ended"] == "live"][:2]
+    if current := store.read(CURRENT):
+        rows.append(current[0])
+    sides = [side for row in rows for fleet in row["fleets"].values() for side in (fleet["old"], fleet["new"])]
+    return {side["key"] for side in sides if side}
 
 
 def prune(store: Store, keep: int, also: Iterable[str] = ()) -> list[str]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-COLOURS = ("blue", "green")
-
 
 class DeployError(Exception):
     """A deploy cannot be done, or was taken back; the message says why and what to do."""

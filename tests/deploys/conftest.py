@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from app.core.cloud.site import COLOURS
 from deploys.engine import Engine
-from deploys.spec import COLOURS, Fleet, Release, Spec
+from deploys.spec import Fleet, Release, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 number = itertools.count(1)

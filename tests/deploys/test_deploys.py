@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from app.core.cloud.site import COLOURS
 from deploys.cloud import Cloud
 from deploys.engine import Engine
-from deploys.spec import COLOURS, DeployError, Fleet, Probe, Release, Spec
+from deploys.spec import DeployError, Fleet, Probe, Release, Spec
 from deploys.store import CURRENT, LEASE, Lease, LeaseLostError, Store
 
 # ---------------------------------------------------------------- the way there

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from app.core.cloud.site import Site
+from app.core.cloud.site import COLOURS, Site
 from app.core.manifest import Manifest
 from app.core.plan import api_prefix
 
-COLOURS = ("blue", "green")
 # TLS 1.2 with forward secrecy, and 1.3; the portal's own page needs nothing older
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 

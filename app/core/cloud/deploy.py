@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.core.cloud import monitoring
-from app.core.cloud.site import Site
+from app.core.cloud.site import COLOURS, Site
 from app.core.manifest import Manifest
 from app.core.plan import api_prefix
 
-COLOURS = ("blue", "green")
 # Alarms that a release can set off; a full disk or an old certificate is nobody's release.
 BLAMED = ("-response-time", "-failed-requests", "-healthy", "-errors")
 
@@ -43,7 +42,7 @@ def _fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alarms(site: Site) -> Iterable[str]:
     own = {alarm["metric"] for manifest in site.manifests for alarm in manifest.data["alarms"]}
-    for alarm in monitoring.section(site)["alarms"]:
+    for alarm in monitoring.alarms_of(site):
         if alarm["AlarmName"].endswith(BLAMED) or alarm.get("MetricName") in own:
             yield alarm["AlarmName"]
 

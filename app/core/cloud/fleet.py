@@ -7,7 +7,7 @@ from typing import Any
 
 from app.core import plan
 from app.core.cloud import balancer
-from app.core.cloud.site import Site
+from app.core.cloud.site import COLOURS, Site
 
 REQUEST_METRIC = "ALBRequestCountPerTarget"
 DEBIAN = {"owner": "136693071363", "name": "debian-13-{}-*"}  # Debian's own account on AWS; 12 has too old a Python
@@ -52,7 +52,7 @@ def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
                 "name": site.name(row["name"], colour),
                 "target_group": balancer.target_group(site, row, colour),
             }
-            for colour in balancer.COLOURS
+            for colour in COLOURS
         ],
         "drain_seconds": site.ladder.drain_seconds,
         "release": release(site, row),

@@ -12,13 +12,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.core.cloud.site import Site
+from app.core.cloud.site import COLOURS, Site
 from app.core.manifest import Manifest
 
 LEVELS = ("urgent", "notice")
 """Topics: *urgent* wakes somebody, *notice* is read in working hours."""
 
-COLOURS = ("blue", "green")
 HOST_LOG = "host"
 ERROR_PATTERN = '{ ($.level = "error") || ($.level = "critical") }'
 SESSIONS = 300  # of one app with a screen, more than which is news
@@ -28,7 +27,7 @@ Alarm = dict[str, Any]
 
 def section(site: Site) -> dict[str, Any]:
     """Return the variables of the role ``aws_monitoring``; alarms are arguments of PutMetricAlarm, their actions names of levels."""
-    alarms = list(_alarms(site))
+    alarms = list(alarms_of(site))
     parts = [(HOST_LOG, "shared"), *((manifest.name, manifest.name) for manifest in site.manifests)]
     return {
         "namespace": site.prefix,
@@ -167,7 +166,8 @@ def _maths(expression: str, label: str, **metrics: Mapping[str, Any]) -> dict[st
     return {"Metrics": [*(_query(identity, metric) for identity, metric in sorted(metrics.items())), result]}
 
 
-def _alarms(site: Site) -> Iterable[Alarm]:
+def alarms_of(site: Site) -> Iterable[Alarm]:
+    """Give every alarm of the environment, as PutMetricAlarm takes it."""
     if site.balanced:
         yield from _balancer_alarms(site)
     for fleet, groups in _fleets(site):

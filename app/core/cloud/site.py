@@ -10,6 +10,9 @@ from typing import Any
 from app.core.ladder import Ladder
 from app.core.manifest import Manifest
 
+COLOURS = ("blue", "green")
+"""The two of a fleet: one serves, the other takes the next release."""
+
 PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
 
 
