@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from app.core.files import sha256_of, sync, write_atomically
 from app.core.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def locate(name: str) -> Path:
 
 
 def _checked(path: Path, wanted: Recipe) -> Path:
-    if not path.is_file() or _sha256(path) != wanted.sha256:
+    if sha256_of(path) != wanted.sha256:
         raise AssetError(f"{path} is missing or torn; install the release again")
     return path
 
@@ -156,12 +157,12 @@ def make(name: str, into: Path | None = None) -> Path:
     wanted = recipe(name)
     into = into or folder()
     path = into / wanted.file
-    if path.is_file() and _sha256(path) == wanted.sha256:
+    if sha256_of(path) == wanted.sha256:
         return path
     into.mkdir(parents=True, exist_ok=True)
     with (into / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.is_file() and _sha256(path) == wanted.sha256:
+        if sha256_of(path) == wanted.sha256:
             return path
         log.info("making %s from %s %s", name, wanted.package, wanted.version)
         with tempfile.TemporaryDirectory(prefix=".asset-", dir=into) as scratch:
@@ -172,7 +173,7 @@ def make(name: str, into: Path | None = None) -> Path:
                 f"{name}: made {len(content)} bytes with SHA-256 {found}, the recipe says {wanted.sha256}; "
                 "correct RECIPES in app/core/assets.py when the weights or the way they are made were changed on purpose"
             )
-        _write(path, content)
+        write_atomically(path, content)
     return path
 
 
@@ -209,7 +210,7 @@ def pack(name: str, into: Path, *, assets: Path | None = None) -> Path:
     """Put an asset into its wheel in a folder, unless it is there; equal content gives equal bytes. Raises AssetError."""
     wanted = recipe(name)
     target = into / wanted.wheel
-    if target.is_file() and _sha256(target) == wanted.wheel_sha256:
+    if sha256_of(target) == wanted.wheel_sha256:
         return target
     content = make(name, assets).read_bytes()
     info = f"{wanted.module}-{wanted.version}.dist-info"
@@ -230,30 +231,13 @@ def pack(name: str, into: Path, *, assets: Path | None = None) -> Path:
             entry = zipfile.ZipInfo(path, _EPOCH)  # stored as it is: weights do not shrink
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
             wheel.writestr(entry, data)
-    found = _sha256(part)
+    found = sha256_of(part)
     if found != wanted.wheel_sha256:
         part.unlink()
         raise AssetError(f"{name}: its wheel has SHA-256 {found}, the recipe says {wanted.wheel_sha256}")
-    _sync(part)
+    sync(part)
     part.replace(target)
     return target
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    _sync(part)
-    part.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

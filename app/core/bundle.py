@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ from packaging.utils import canonicalize_name
 
 from app.core import assets
 from app.core import manifest as manifests
+from app.core.files import sha256_of, sync, write_atomically
 
 ID_LENGTH = 12
 _SKIPPED_NAMES = frozenset({"__pycache__", "node_modules"})
@@ -131,10 +131,10 @@ def build(
         app=manifest.name,
         release=release,
         archive=str(archive),
-        archive_sha256=sha256(archive),
+        archive_sha256=sha256_of(archive),
         env=env,
         env_archive=str(env_archive),
-        env_archive_sha256=sha256(env_archive),
+        env_archive_sha256=sha256_of(env_archive),
         changed=bool(missing),
     )
 
@@ -328,7 +328,7 @@ def _build_env(
                 info.mode = 0o644
                 with path.open("rb") as stream:
                     tar.addfile(info, stream)
-        _sync(part)
+        sync(part)
         part.replace(target)
 
 
@@ -379,28 +379,6 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> str:
         msg = f"{Path(command[0]).name} {' '.join(command[1:4])} … failed:\n{tail}"
         raise BundleError(msg)
     return done.stdout
-
-
-def sha256(path: Path) -> str:
-    """Return a file's sha256; nothing when it is not there."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there with its whole content, or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    _sync(part)
-    part.replace(path)
-
-
-def _sync(path: Path) -> None:
-    """See to it that a file's content is on the disk before its name is: what has its name is never read again."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from app.core import bundle as bundles
+from app.core.files import sha256_of, write_atomically
 from app.core.manifest import Manifest
 
 KEYS = "releases"  # prefix of every key in the artefact bucket
@@ -96,7 +97,7 @@ def build(
     path = out / f"site-{sha256[: bundles.ID_LENGTH]}.json"
     fresh = not path.is_file()
     if fresh and not check:
-        bundles.write_atomically(path, content)
+        write_atomically(path, content)
     entries = [index["host"], index["self"]] + [
         b[kind] for b in index["bundles"] for kind in ("archive", "env_archive")
     ]
@@ -113,7 +114,7 @@ def build(
 
 def _entry(path: Path) -> dict[str, Any]:
     size = path.stat().st_size if path.is_file() else 0
-    return {"key": f"{KEYS}/{path.name}", "sha256": bundles.sha256(path), "size": size}
+    return {"key": f"{KEYS}/{path.name}", "sha256": sha256_of(path), "size": size}
 
 
 def _stored(out: Path, kind: str, files: Mapping[str, tuple[bytes, bool]], *, check: bool) -> tuple[Path, bool]:
@@ -124,7 +125,7 @@ def _stored(out: Path, kind: str, files: Mapping[str, tuple[bytes, bool]], *, ch
     path = out / f"{kind}-{hashlib.sha256(checksums.encode()).hexdigest()[: bundles.ID_LENGTH]}.tar.gz"
     fresh = not path.is_file()
     if fresh and not check:
-        bundles.write_atomically(path, bundles.packed(dict(files)))
+        write_atomically(path, bundles.packed(dict(files)))
     return path, fresh
 
 
@@ -181,7 +182,7 @@ def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tu
             for wheel in sorted(Path(scratch, "wheels").iterdir()):
                 with zipfile.ZipFile(wheel) as opened:
                     files |= {name: opened.read(name) for name in opened.namelist() if not name.endswith("/")}
-        bundles.write_atomically(path, bundles.packed({name: (content, False) for name, content in files.items()}))
+        write_atomically(path, bundles.packed({name: (content, False) for name, content in files.items()}))
     return path, fresh
 
 
