@@ -1,22 +1,18 @@
 """The model in service: loaded from the storage, replaced while serving when a newer good one appears."""
 
-import logging
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import select
 
-from app.core import artefacts, database
+from app.core import artefacts, database, serving
 from app.core.storage import Storage
 from app.drawings.model import DrawingModel, ModelError, from_bytes
 from app.drawings.tables import AgeGroup
-
-log = logging.getLogger(__name__)
 
 ARTEFACT: Final = "models"
 KIND: Final = "drawings-model"
@@ -37,48 +33,32 @@ class Served:
     report: Mapping[str, Any]
 
 
-@dataclass
 class ModelStore:
     """Knows the newest good model of a storage. Safe to use from several threads."""
 
-    storage: Storage
-    encoder: str = ""
-    _served: Served | None = None
-    _newest: str = ""
-    _refused: dict[str, str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, storage: Storage, encoder: str = "") -> None:
+        self.storage, self.encoder = storage, encoder
+        self._newest = serving.Newest(storage, ARTEFACT, self._load, ModelError, taken=register)
 
     @property
     def current(self) -> Served:
         """The model in service. Raises NoModel."""
-        if self._served is None:
+        if self._newest.served is None:
             raise NoModel
-        return self._served
+        return self._newest.served
 
     def refresh(self) -> bool:
-        """Look for a newer model; True when one went into service. A bad one is refused, and the model in service stays.
-
-        Raises:
-            StorageError: The storage cannot be read.
-        """
-        with self._lock:
-            names = (info.key for info in self.storage.list(f"{ARTEFACT}/") if info.key.endswith(".json"))
-            newest = max(names, default="")
-            if newest == self._newest:
-                return False
-            changed = self._take_newest()
-            self._newest = newest
-            return changed
+        """Look for a newer model; True when one went into service (see `serving.Newest`). Raises StorageError."""
+        return self._newest.refresh()
 
     def versions(self) -> list[dict[str, Any]]:
         """Every stored version, newest first, and whether it is the one in service."""
-        serving = self._served.version if self._served else ""
         return [
             {
                 "version": version.id,
                 "trained_at": str(version.meta.get("trained_at", "")),
-                "serving": version.id == serving,
-                "refused": self._refused.get(version.id),
+                "serving": version.id == self._newest.version,
+                "refused": self._newest.refused.get(version.id),
                 "drawings": int(version.meta["data"]["used"]),
                 "source": str(version.meta["data"]["source"]),
                 "size_bytes": version.size,
@@ -88,27 +68,11 @@ class ModelStore:
             if version.meta.get("kind") == KIND
         ]
 
-    def _take_newest(self) -> bool:
-        for version in artefacts.versions(self.storage, ARTEFACT):
-            if self._served is not None and version.id <= self._served.version:
-                return False
-            if version.id in self._refused:
-                continue
-            try:
-                if version.meta.get("kind") != KIND:
-                    raise ModelError("it is not a drawings model")  # noqa: TRY301 - refused like any other
-                model = from_bytes(artefacts.load(self.storage, version), encoder=self.encoder)
-            except (artefacts.ArtefactError, ModelError) as error:
-                self._refused[version.id] = str(error)
-                log.error(  # noqa: TRY400 - the reason is the message
-                    "model refused: %s", error, extra={"event": "model_refused", "version": version.id}
-                )
-                continue
-            self._served = Served(model, version.id, version.sha256, version.meta)
-            register(self._served)
-            log.info("model in service", extra={"event": "model_loaded", "version": version.id})
-            return True
-        return False
+    def _load(self, version: artefacts.Version) -> Served:
+        if version.meta.get("kind") != KIND:
+            raise ModelError("it is not a drawings model")
+        model = from_bytes(artefacts.load(self.storage, version), encoder=self.encoder)
+        return Served(model, version.id, version.sha256, version.meta)
 
 
 def register(served: Served) -> None:

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import assets, metrics, problems
+from app.core import assets, metrics, problems, serving
 from app.core.api import create_api
 from app.core.images import MAX_BYTES, MIB, UploadLimit, from_base64, too_large
 from app.core.ratelimit import RateLimitMiddleware
@@ -48,15 +48,10 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     """Load the models, then look for newer ones until the end."""
     if not settings.on_host:  # on a host the release's preparation has done it
         await asyncio.to_thread(_unpack_starter)
-    await _look()
+    await serving.look(store.refresh, swaps)
     await asyncio.to_thread(_warm_up)
-    watcher = asyncio.create_task(_watch())
-    try:
+    async with serving.watching(store.refresh, settings.poll_seconds, swaps):
         yield
-    finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
 
 
 def _unpack_starter() -> None:
@@ -72,21 +67,6 @@ def _warm_up() -> None:
         class_name(0)
     except assets.AssetError as error:
         log.error("no encoder: %s", error)  # noqa: TRY400 - the sentence says it all
-
-
-async def _watch() -> None:
-    while True:
-        await asyncio.sleep(settings.poll_seconds)
-        await _look()
-
-
-async def _look() -> None:
-    try:
-        swaps.inc(await asyncio.to_thread(store.refresh))
-    except StorageError as error:
-        log.error(  # noqa: TRY400 - the sentence says it all
-            "cannot look for models: %s", error, extra={"event": "model_storage_failed"}
-        )
 
 
 def ready() -> dict[str, Any]:

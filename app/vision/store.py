@@ -2,13 +2,13 @@
 
 import json
 import logging
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from app.core import artefacts, assets
+from app.core import artefacts, assets, serving
 from app.core.storage import Storage, StorageError
 from app.vision.model import MODEL_TYPES, TRAITS, Head, ModelError, ModelType, from_bytes
 
@@ -35,77 +35,37 @@ class Served:
     report: Mapping[str, Any]
 
 
-@dataclass
 class ModelStore:
     """Knows the newest good head of each type. Safe to use from several threads."""
 
-    storage: Storage
-    _served: dict[ModelType, Served] = field(default_factory=dict)
-    _newest: dict[ModelType, str] = field(default_factory=dict)
-    _refused: dict[str, str] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._newest = {
+            model_type: serving.Newest(
+                storage, artefact(model_type), partial(load, storage, model_type), ModelError, prefix=f"{model_type}/"
+            )
+            for model_type in MODEL_TYPES
+        }
 
     def current(self, model_type: ModelType) -> Served:
         """The head in service. Raises NoModel."""
-        served = self._served.get(model_type)
+        served = self._newest[model_type].served
         if served is None:
             raise NoModel(f"There is no {model_type} model yet: run `python -m app.vision.train`.")
         return served
 
     def available(self) -> dict[ModelType, bool]:
         """Which types are in service."""
-        return {model_type: model_type in self._served for model_type in MODEL_TYPES}
+        return {model_type: newest.served is not None for model_type, newest in self._newest.items()}
 
     @property
     def refused(self) -> dict[str, str]:
         """Versions (`type/id`) that were not taken into service, and why."""
-        return dict(self._refused)
+        return {name: why for newest in self._newest.values() for name, why in newest.refused.items()}
 
     def refresh(self) -> int:
-        """Look for newer heads; how many went into service.
-
-        Cheap when nothing is new: one listing of names for each type. A bad newest version changes nothing: the head in service
-        stays, or, when there is none yet, the newest good one is taken. Raises StorageError when the storage cannot be read.
-        """
-        changed = 0
-        with self._lock:
-            for model_type in MODEL_TYPES:
-                newest = self._newest_name(model_type)
-                if newest != self._newest.get(model_type, ""):
-                    changed += self._take_newest(model_type)
-                    self._newest[model_type] = newest  # only now: a storage that failed half-way is asked again
-        return changed
-
-    def _newest_name(self, model_type: ModelType) -> str:
-        keys = (info.key for info in self.storage.list(f"{artefact(model_type)}/"))
-        return max((key for key in keys if key.endswith(".json")), default="")
-
-    def _take_newest(self, model_type: ModelType) -> bool:
-        serving = self._served.get(model_type)
-        for version in artefacts.versions(self.storage, artefact(model_type)):
-            if serving is not None and version.id <= serving.version:
-                return False  # what is in service is the newest good one
-            name = f"{model_type}/{version.id}"
-            if name in self._refused:
-                continue
-            try:
-                found = load(self.storage, version, model_type)
-            except (artefacts.ArtefactError, ModelError) as error:
-                self._refused[name] = str(error)
-                log.error(  # noqa: TRY400 - the reason is the message; a trace would say no more
-                    "model refused: %s",
-                    error,
-                    extra={
-                        "event": "model_refused",
-                        "version": name,
-                        "in_service": serving.version if serving else "none",
-                    },
-                )
-                continue
-            self._served[model_type] = found
-            log.info("model in service", extra={"event": "model_loaded", "version": name})
-            return True
-        return False
+        """Look for newer heads; how many went into service (see `serving.Newest`). Raises StorageError."""
+        return sum(newest.refresh() for newest in self._newest.values())
 
 
 def artefact(model_type: ModelType) -> str:
@@ -113,7 +73,7 @@ def artefact(model_type: ModelType) -> str:
     return f"vision/{model_type}"
 
 
-def load(storage: Storage, version: artefacts.Version, model_type: ModelType) -> Served:
+def load(storage: Storage, model_type: ModelType, version: artefacts.Version) -> Served:
     """Load one version and try it. Raises ArtefactError or ModelError."""
     if version.meta.get("kind") != _KIND:
         raise ModelError("it is not a vision model")
@@ -130,7 +90,7 @@ def newest_good(storage: Storage, model_type: ModelType) -> Served | None:
     """The newest good head of a type; None when there is none."""
     for version in artefacts.versions(storage, artefact(model_type)):
         try:
-            return load(storage, version, model_type)
+            return load(storage, model_type, version)
         except (artefacts.ArtefactError, ModelError) as error:
             log.warning("model refused: %s", error)
     return None

@@ -18,10 +18,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
-from app.core import auth, job, metrics
+from app.core import auth, job, metrics, serving
 from app.core.api import create_api
 from app.core.settings import get_settings
-from app.core.storage import StorageError, open_storage
+from app.core.storage import open_storage
 from app.wine import batch
 from app.wine.analytics import Filters, analyse, options
 from app.wine.dataset import DataError
@@ -56,33 +56,12 @@ swaps = metrics.counter("wine_models_loaded", "Models taken into service by a wo
 @contextlib.asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     """Load the model, then look for newer ones until the end."""
-    await _look()
+    await serving.look(store.refresh, swaps)
     if store_is_empty() and not settings.on_host:  # on a host the release's preparation has trained
         with contextlib.suppress(job.Busy):
             await asyncio.to_thread(job.start, settings.state_dir, TRAINING)
-    watcher = asyncio.create_task(_watch())
-    try:
+    async with serving.watching(store.refresh, settings.poll_seconds, swaps):
         yield
-    finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
-
-
-async def _watch() -> None:
-    while True:
-        await asyncio.sleep(settings.poll_seconds)
-        await _look()
-
-
-async def _look() -> None:
-    try:
-        if await asyncio.to_thread(store.refresh):
-            swaps.inc()
-    except StorageError as error:
-        log.error(  # noqa: TRY400 - the sentence says it all
-            "cannot look for models: %s", error, extra={"event": "model_storage_failed"}
-        )
 
 
 def store_is_empty() -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.drawings.screens import common
 
@@ -36,7 +37,7 @@ def page() -> None:
         subject = st.selectbox("What the drawings show", subjects, key="batch-subject")
     if not files:
         st.session_state.pop("batch", None)
-        common.empty("Choose some drawings to begin.", "photo_library")
+        panels.empty("Choose some drawings to begin.", "photo_library")
         return
     if len(files) > MOST:
         st.warning(f"{len(files)} are too many: take at most {MOST} at once.", icon=":material/filter:")

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from html import escape
 from typing import Any, Final
 from uuid import uuid4
 
 import streamlit as st
 
-from app.core import auth
+from app.core import auth, panels
 from app.core.client import ApiError, api_client
 from app.core.settings import get_settings
 from app.drawings.screens import figures
@@ -138,15 +139,9 @@ def show_problem(error: ApiError, again: Callable[[], None] | None = None) -> No
     if error.status == 401:
         _logged_in.clear()
         st.warning("**Your session has ended.** Please log in again.", icon=":material/lock_clock:")
-    elif error.status == 503:
-        st.info(f"**Nearly there.** {error}", icon=":material/hourglass_top:")
-    elif error.status in {0, 502, 504}:
-        st.error(f"**No connection.** {error}", icon=":material/cloud_off:")
     else:
-        st.error(str(error), icon=":material/error:")
-    if error.request_id and error.status >= 500:
-        st.caption(f"Request {error.request_id}")
-    st.button("Try again", icon=":material/refresh:", key="retry", on_click=_retry, args=(again,))
+        panels.problem(error)
+    panels.try_again(partial(_retry, again))
 
 
 def _retry(again: Callable[[], None] | None) -> None:
@@ -159,12 +154,6 @@ def heading(title: str, lead: str) -> None:
     """A page's title and one sentence."""
     st.title(title, anchor=False)
     st.html(f'<p class="dr-lead">{escape(lead)}</p>')
-
-
-def empty(sentence: str, icon: str) -> None:
-    """A place where something will be, saying what to do for it."""
-    with st.container(border=True, horizontal_alignment="center"):
-        st.markdown(f":material/{icon}: {sentence}")
 
 
 def verdict(told: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.drawings.screens import common, figures
 
@@ -51,7 +52,7 @@ def _threshold() -> None:
     if now["analyses"]:
         common.plot(partial(figures.effect, now["groups"], then["groups"]), "threshold-effect")
     else:
-        common.empty("The effect on your drawings shows here once some were analysed.", "bar_chart")
+        panels.empty("The effect on your drawings shows here once some were analysed.", "bar_chart")
     if st.button("Save the threshold", type="primary", icon=":material/save:", disabled=not changed):
         try:
             common.tell("PUT", "/config/threshold", json={"percentile": wanted})
@@ -79,7 +80,7 @@ def _backups() -> None:
         _do(lambda: common.tell("POST", "/backup/"), "Backed up.")
     rows: list[dict[str, Any]] = told["backups"]
     if not rows:
-        common.empty("No backup yet. The first is made within a minute of the start.", "backup")
+        panels.empty("No backup yet. The first is made within a minute of the start.", "backup")
         return
     common.table(
         ("When (UTC)", "Why", "Rows", "Size"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.core import panels
 from app.drawings.screens import common, figures
 
 
@@ -27,7 +28,7 @@ def _numbers() -> None:
     mean = analyses["mean_seconds"]
     columns[3].metric("Seconds an analysis", "–" if mean is None else f"{mean:.2f}", border=True)
     if not drawings["total"]:
-        common.empty("No drawings yet. Upload one, or a batch, and the charts begin.", "draw")
+        panels.empty("No drawings yet. Upload one, or a batch, and the charts begin.", "draw")
         return
     left, right = st.columns(2, gap="large")
     with left:
@@ -37,7 +38,7 @@ def _numbers() -> None:
             st.markdown(f"Most analyses are of children of {most['age_group'].replace('-', ' to ')} years.")
             common.plot(partial(figures.groups, analyses["by_age_group"]), "dashboard-groups")
         else:
-            common.empty("Nothing was analysed yet.", "troubleshoot")
+            panels.empty("Nothing was analysed yet.", "troubleshoot")
     with right:
         st.subheader("By subject", anchor=False)
         first = drawings["by_subject"][0]

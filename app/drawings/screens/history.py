@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.drawings.screens import common, result
 
@@ -35,7 +36,7 @@ def page() -> None:
             age_max=ages[1],
         )
     if not told["items"]:
-        common.empty("No drawing fits. Widen the filters, or upload one.", "image_search")
+        panels.empty("No drawing fits. Widen the filters, or upload one.", "image_search")
         return
     _list(told)
     _turn(told)
@@ -93,7 +94,7 @@ def _one(identity: str) -> None:
                 st.session_state.pop("history-chosen")
                 _do(lambda: common.ask("DELETE", f"{common.V1}/drawings/{identity}"))
     if not known:
-        common.empty("This drawing was not analysed yet.", "troubleshoot")
+        panels.empty("This drawing was not analysed yet.", "troubleshoot")
         return
     result.show(known[0], "history")
     _remarks(known[0]["analysis"]["id"], known[0]["interpretability"]["importance_regions"])

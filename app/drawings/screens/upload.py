@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.drawings.screens import common, result
 
@@ -26,7 +27,7 @@ def page() -> None:
         )
     if file is None:
         st.session_state.pop("upload", None)
-        common.empty("Drop a drawing above to begin. It is kept until the operator deletes it.", "upload_file")
+        panels.empty("Drop a drawing above to begin. It is kept until the operator deletes it.", "upload_file")
         return
     if file.size > MAX_MB * 1024 * 1024:
         st.warning(

@@ -4,6 +4,7 @@ from functools import partial
 
 import streamlit as st
 
+from app.core import panels
 from app.drawings.screens import common, figures
 
 
@@ -33,7 +34,7 @@ def page() -> None:
             if names:
                 common.plot(partial(figures.counts, names), "usage-countries")
     else:
-        common.empty("Nothing was counted in this period.", "bar_chart")
+        panels.empty("Nothing was counted in this period.", "bar_chart")
     st.subheader("Since this release started", anchor=False)
     answers, work = speed["response_seconds"], speed["processing_seconds"]
     common.table(

@@ -7,6 +7,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.core.settings import get_settings
 from app.vision.screens import common
@@ -28,7 +29,7 @@ def page(chosen: common.Chosen) -> None:
     details: Mapping[str, Any] = info["model_details"][name]
     st.subheader(f"The {name} model", anchor=False)
     if not details["available"]:
-        common.empty("This model is missing. `python -m app.vision.train` makes one.", "model_training")
+        panels.empty("This model is missing. `python -m app.vision.train` makes one.", "model_training")
         return
     measured, data = details["metrics"], details["data"]
     common.tiles(

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.vision.screens import common
 
@@ -26,7 +27,7 @@ def page(chosen: common.Chosen) -> None:
     )
     if not files:
         st.session_state.pop("batch", None)
-        common.empty("Drop several pictures. You get a table and a CSV.", "photo_library")
+        panels.empty("Drop several pictures. You get a table and a CSV.", "photo_library")
         return
     if len(files) > MOST:
         st.warning(f"These are {len(files)} pictures; the first {MOST} will be classified.", icon=":material/info:")
@@ -74,7 +75,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
     )
     body = "".join(
         f"<tr><td>{escape(row['filename'])}</td><td>{(row['predicted_class'] or '–').title()}</td><td>"
-        f"{common.percent(row['confidence']) if row['confidence'] is not None else '–'}</td><td>{escape(_note(row))}</td></tr>"
+        f"{panels.percent(row['confidence']) if row['confidence'] is not None else '–'}</td><td>{escape(_note(row))}</td></tr>"
         for row in rows
     )
     st.html(

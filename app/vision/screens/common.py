@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError
 from app.core.settings import get_settings
 from app.vision.model import DEFAULT, MODEL_TYPES
@@ -124,33 +125,20 @@ def tiles(rows: Sequence[tuple[str, str, str | None]]) -> None:
             st.metric(name, value, help=explanation)
 
 
-def empty(sentence: str, icon: str) -> None:
-    """A place where something will be, saying what to do for it."""
-    with st.container(border=True, horizontal_alignment="center"):
-        st.markdown(f":material/{icon}: {sentence}")
-
-
 def show_problem(error: ApiError) -> None:
     """What went wrong, in words for a visitor, and the way on."""
     label, sure = error.problem.get("predicted_class"), error.problem.get("confidence")
     if error.status == 422 and label and sure is not None:
         st.warning(
-            f"**Not sure enough.** It looks {label}, with {percent(float(sure))} confidence, less than the minimum in the sidebar.",
+            f"**Not sure enough.** It looks {label}, with {panels.percent(float(sure))} confidence, less than the minimum in the sidebar.",
             icon=":material/help:",
         )
         return
-    if error.status == 503:
-        st.info(f"**Nearly there.** {error}", icon=":material/hourglass_top:")
-    elif error.status in {0, 502, 504}:
-        st.error(f"**No connection.** {error}", icon=":material/cloud_off:")
-    elif error.status in {400, 413}:
+    if error.status in {400, 413}:
         st.error(f"**This picture cannot be used.** {error}", icon=":material/broken_image:")
-    else:
-        st.error(str(error), icon=":material/error:")
-    if error.request_id and error.status >= 500:
-        st.caption(f"Request {error.request_id}")
-    if error.status not in {400, 413}:
-        st.button("Try again", icon=":material/refresh:", key="retry")
+        return
+    panels.problem(error)
+    panels.try_again()
 
 
 def classify_and_show(name: str, data: bytes, chosen: Chosen) -> None:
@@ -189,7 +177,7 @@ def show_result(result: Mapping[str, Any], *, show_probabilities: bool) -> None:
         doubt = '<p class="vs-sub">Uncertain: better let a person look.</p>'
     st.html(
         f'<div class="vs-card"><p class="vs-label"><span class="vs-dot" style="background: var(--vs-{label})"></span>{label.title()}'
-        f'<span class="vs-band">{band(sure)} · {percent(sure)}</span></p>'
+        f'<span class="vs-band">{band(sure)} · {panels.percent(sure)}</span></p>'
         f'{doubt}<p class="vs-sub">{escape(result["explanation"]["sentence"])}</p>'
         f"{_bars(result['probabilities']) if show_probabilities else ''}</div>"
     )
@@ -208,7 +196,7 @@ def show_result(result: Mapping[str, Any], *, show_probabilities: bool) -> None:
 def _bars(probabilities: Mapping[str, float]) -> str:
     rows = "".join(
         f'<div class="vs-bar"><span>{name.title()}</span><div class="vs-track"><div class="vs-fill" '
-        f'style="width: {share:.1%}; background: var(--vs-{name})"></div></div><span>{percent(share)}</span></div>'
+        f'style="width: {share:.1%}; background: var(--vs-{name})"></div></div><span>{panels.percent(share)}</span></div>'
         for name, share in probabilities.items()
     )
     return f'<div style="margin-top: .9rem">{rows}</div>'
@@ -217,8 +205,3 @@ def _bars(probabilities: Mapping[str, float]) -> str:
 def band(confidence: float) -> str:
     """High, Medium or Low."""
     return next(name for least, name in _BANDS if confidence >= least)
-
-
-def percent(share: float) -> str:
-    """A probability for reading: never a false 0 % or 100 %."""
-    return "<1%" if share < 0.005 else ">99%" if share > 0.995 else f"{share:.0%}"

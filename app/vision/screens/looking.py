@@ -5,6 +5,7 @@ from typing import Final
 
 import streamlit as st
 
+from app.core import panels
 from app.vision.dishes import Level, draw
 from app.vision.screens import common
 
@@ -36,7 +37,7 @@ def upload(chosen: common.Chosen) -> None:
             _picture(file.getvalue(), file.name)
     with right:
         if file is None:
-            common.empty("Choose a picture, or drop one. The answer will stand here, with a heat map.", "dinner_dining")
+            panels.empty("Choose a picture, or drop one. The answer will stand here, with a heat map.", "dinner_dining")
         else:
             common.classify_and_show(file.name, file.getvalue(), chosen)
 
@@ -44,7 +45,7 @@ def upload(chosen: common.Chosen) -> None:
 def camera(chosen: common.Chosen) -> None:
     """A photograph taken now; the camera is asked for only after a click."""
     if not st.session_state.get("camera_on"):
-        common.empty("The camera starts when you say so. The picture is looked at and not kept.", "photo_camera")
+        panels.empty("The camera starts when you say so. The picture is looked at and not kept.", "photo_camera")
         st.button("Start the camera", type="primary", icon=":material/photo_camera:", on_click=_start_camera)
         return
     left, right = st.columns(2, gap="large")
@@ -52,7 +53,7 @@ def camera(chosen: common.Chosen) -> None:
         taken = st.camera_input("Hold a dish before the camera", key="camera")
     with right:
         if taken is None:
-            common.empty("Take a picture; the answer will stand here.", "photo_camera")
+            panels.empty("Take a picture; the answer will stand here.", "photo_camera")
         else:
             common.classify_and_show("camera.jpg", taken.getvalue(), chosen)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.core import panels
 from app.wine.screens import common, figures
 
 
@@ -19,7 +20,7 @@ def page() -> None:
         told = common.get("/analytics", params) if params else everything
     st.caption(f"{told['reviews']:,} of {told['of']:,} notes · {told['source']}")
     if not told["reviews"]:
-        common.empty("No note passes these filters. Widen one of them.", "filter_alt_off")
+        panels.empty("No note passes these filters. Widen one of them.", "filter_alt_off")
         return
     charts = told["charts"]
     _pair(

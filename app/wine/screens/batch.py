@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError, api_client
 from app.wine.screens import common
 
@@ -35,7 +36,7 @@ def page() -> None:
         )
     if file is None:
         st.session_state.pop("batch", None)
-        common.empty("Choose a file to see how many notes it has. The sample shows the form.", "upload_file")
+        panels.empty("Choose a file to see how many notes it has. The sample shows the form.", "upload_file")
         return
     data = file.getvalue()
     if st.button("Predict all", type="primary", icon=":material/play_arrow:"):
@@ -87,7 +88,7 @@ def _show(done: dict[str, Any]) -> None:
         [
             (
                 row["predicted_country"] or "no answer",
-                common.percent(float(row["confidence"])) if row["predicted_country"] else "–",
+                panels.percent(float(row["confidence"])) if row["predicted_country"] else "–",
                 (row["description"][:117] + "…" if len(row["description"]) > 120 else row["description"])
                 + (f" ({row['reason']})" if row["reason"] else ""),
             )

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError, api_client
 from app.wine.screens import figures
 
@@ -71,15 +73,8 @@ def problems_shown() -> Iterator[None]:
 
 def show_problem(error: ApiError, again: Callable[[], None] | None = None) -> None:
     """What went wrong, in words for a visitor, with a button to try again (which calls `again` before the page runs)."""
-    if error.status == 503:
-        st.info(f"**Nearly there.** {error}", icon=":material/hourglass_top:")
-    elif error.status in {0, 502, 504}:
-        st.error(f"**No connection.** {error}", icon=":material/cloud_off:")
-    else:
-        st.error(str(error), icon=":material/error:")
-    if error.request_id and error.status >= 500:
-        st.caption(f"Request {error.request_id}")
-    st.button("Try again", icon=":material/refresh:", key="retry", on_click=_retry, args=(again,))
+    panels.problem(error)
+    panels.try_again(partial(_retry, again))
 
 
 def _retry(again: Callable[[], None] | None) -> None:
@@ -92,17 +87,6 @@ def heading(title: str, lead: str) -> None:
     """A page's title and one sentence."""
     st.title(title, anchor=False)
     st.html(f'<p class="vv-lead">{escape(lead)}</p>')
-
-
-def empty(sentence: str, icon: str) -> None:
-    """A place where something will be, saying what to do for it."""
-    with st.container(border=True, horizontal_alignment="center"):
-        st.markdown(f":material/{icon}: {sentence}")
-
-
-def percent(share: float) -> str:
-    """A probability for reading: never a false 0 % or 100 %."""
-    return "<1%" if share < 0.005 else ">99%" if share > 0.995 else f"{share:.0%}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

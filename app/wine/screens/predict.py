@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from app.core import panels
 from app.core.client import ApiError, api_client
 from app.wine.screens import common
 from app.wine.screens.highlight import marked
@@ -144,7 +145,7 @@ def _answer() -> None:
     elif "hint" in shown:
         st.warning(shown["hint"], icon=":material/edit_note:")
     elif not shown:
-        common.empty("The answer will be here. Write a note, or try one of the examples.", "wine_bar")
+        panels.empty("The answer will be here. Write a note, or try one of the examples.", "wine_bar")
     else:
         _show(shown["note"], shown["told"])
 
@@ -157,14 +158,14 @@ def _show(note: str, told: dict[str, Any]) -> None:
     words = "Almost certain" if sure >= 0.9 else "Likely" if sure >= 0.6 else "A guess"
     bars = "".join(
         f'<div class="vv-bar {"vv-first" if place == 0 else ""}" role="img" '
-        f'aria-label="{escape(row["country"])} {escape(common.percent(row["probability"]))}"><span>{escape(row["country"])}</span>'
+        f'aria-label="{escape(row["country"])} {escape(panels.percent(row["probability"]))}"><span>{escape(row["country"])}</span>'
         f'<div class="vv-track"><div class="vv-fill" style="width:{row["probability"] * 100:.1f}%"></div></div>'
-        f"<span>{escape(common.percent(row['probability']))}</span></div>"
+        f"<span>{escape(panels.percent(row['probability']))}</span></div>"
         for place, row in enumerate(told["top"])
     )
     st.html(
         f'<p class="vv-answer" data-testid="answer">{escape(told["predicted_country"])}</p>'
-        f'<p class="vv-sub">{words}, {escape(common.percent(sure))} · {told["latency_ms"]:.1f} ms</p>{bars}'
+        f'<p class="vv-sub">{words}, {escape(panels.percent(sure))} · {told["latency_ms"]:.1f} ms</p>{bars}'
     )
     st.subheader("What the words say", anchor=False)
     st.html(
@@ -205,7 +206,7 @@ def _history() -> None:
         [
             (
                 row["told"]["predicted_country"] or "no answer",
-                common.percent(row["told"]["confidence"]) if row["told"]["predicted_country"] else "–",
+                panels.percent(row["told"]["confidence"]) if row["told"]["predicted_country"] else "–",
                 row["variety"] or "–",
                 row["note"] if len(row["note"]) <= 120 else row["note"][:117] + "…",
             )

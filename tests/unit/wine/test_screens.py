@@ -13,7 +13,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from streamlit.testing.v1 import AppTest
 
-from app.core import artefacts, client, job
+from app.core import artefacts, client, job, panels
 from app.core.settings import clear_settings
 from app.wine.screens import common, figures, predict
 
@@ -289,7 +289,7 @@ def _contrast(one: str, other: str) -> float:
     ("share", "shown"), [(0.0, "<1%"), (0.004, "<1%"), (0.5, "50%"), (0.999, ">99%"), (0.97, "97%")]
 )
 def test_probabilities_are_never_a_false_certainty(share: float, shown: str) -> None:
-    assert common.percent(share) == shown
+    assert panels.percent(share) == shown
 
 
 def test_tables_escape_what_they_show(monkeypatch: pytest.MonkeyPatch) -> None:
