@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.core.site_release import named_files
 from deploys.spec import DeployError
 from deploys.store import CURRENT, Store
 
@@ -162,7 +163,4 @@ def _named_by(store: Store, key: str) -> set[str]:
     found = store.read(key)
     if not found:
         return set()
-    index = found[0]
-    entries = [index.get("host"), index.get("self")]
-    entries += [bundle[kind] for bundle in index.get("bundles", []) for kind in ("archive", "env_archive")]
-    return {entry["key"] for entry in entries if entry}
+    return {entry["key"] for entry in named_files(found[0])}

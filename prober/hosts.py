@@ -84,7 +84,7 @@ class ContainerHost:
             subprocess.run(
                 ["docker", "cp", "--quiet", built.archive, f"{self.name}:{incoming}"], check=True, capture_output=True
             )
-        words = [name, built.release, f"--archive={incoming}", f"--sha256={built.archive_sha256}", f"--env={built.env}"]
+        words = [name, built.release, f"--archive={incoming}", f"--sha256={built.archive_sha256}"]
         try:
             answer = self.pergola("install", *words)
         finally:

@@ -1,9 +1,8 @@
 """Build release bundles on the control node.
 
 A release is one app's code (``app/core`` and ``app/<name>``), its manifest and its locked requirements in one archive, named by a
-hash of what is inside: the same content has the same id on any machine. The wheels it needs are a second archive, named by
-a hash of the locked requirements, the Python version and the architecture; releases with the same lock share it. The assets
-that a manifest names (app.core.assets) are wheels among them, made here and not fetched.
+hash of what is inside: the same content has the same id on any machine. The packages it needs are layers (``app.core.layers``), which
+releases with the same lock share. The assets that a manifest names (``app.core.assets``) are among them, made here and not fetched.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,18 +27,15 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from app.core import assets
+from app.core import assets, layers
 from app.core import manifest as manifests
-from app.core.files import sha256_of, sync, write_atomically
+from app.core.files import sha256_of, write_atomically
+from app.core.tools import BundleError, uv
 
 ID_LENGTH = 12
 _SKIPPED_NAMES = frozenset({"__pycache__", "node_modules"})
 _SHIPPED_HIDDEN_NAMES = frozenset({".streamlit"})
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-
-
-class BundleError(RuntimeError):
-    """A bundle cannot be built; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +47,7 @@ class Bundle:
         release: Id of the release, 12 hex digits.
         archive: The code archive (tar.gz).
         archive_sha256: Its checksum.
-        env: Id of the wheel bundle, 12 hex digits.
-        env_archive: The wheel archive (tar, wheels are compressed already).
-        env_archive_sha256: Its checksum.
+        layers: Its layers of installed packages: ``id``, ``archive``, ``archive_sha256`` each.
         changed: Whether anything was written.
     """
 
@@ -63,9 +55,7 @@ class Bundle:
     release: str
     archive: str
     archive_sha256: str
-    env: str
-    env_archive: str
-    env_archive_sha256: str
+    layers: list[dict[str, str]]
     changed: bool
 
 
@@ -86,8 +76,8 @@ def build(
         BundleError: uv or a wheel is missing, or a file of the app cannot be read.
     """
     arch = architecture(machine)
-    requirements = locked_requirements(root, manifest, python=python, machine=arch)
-    env = hashlib.sha256(f"{python}\n{arch}\n{requirements}".encode()).hexdigest()[:ID_LENGTH]
+    parts = locked_layers(root, manifest, python=python, machine=arch)
+    ids = [layer.id for layer in parts]
     try:
         files = dict(_files(root, manifest))
     except OSError as error:
@@ -98,43 +88,39 @@ def build(
         held = f"app/core, app/{manifest.name} and files/{manifest.name}"
         msg = f"apps/{manifest.name}/ui/script: there is no {script} in the release; it holds {held}"
         raise BundleError(msg)
-    files["requirements.txt"] = (requirements.encode(), False)
+    requirements = sorted(line for layer in parts for line in layer.requirements.splitlines(keepends=True))
+    files["requirements.txt"] = ("".join(requirements).encode(), False)
     files["manifest.json"] = (json.dumps(manifest.data, sort_keys=True, ensure_ascii=False, indent=1).encode(), False)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, (content, _) in sorted(files.items())}
     executable = sorted(name for name, (_, is_executable) in files.items() if is_executable)
-    content = json.dumps([manifest.name, env, checksums, executable], sort_keys=True)
+    content = json.dumps([manifest.name, ids, checksums, executable], sort_keys=True)
     release = hashlib.sha256(content.encode()).hexdigest()[:ID_LENGTH]
     files["release.env"] = (f"PERGOLA_RELEASE={release}\n".encode(), False)
     files["release.json"] = (
         json.dumps(
-            {"app": manifest.name, "release": release, "env": env, "files": checksums}, sort_keys=True, indent=1
+            {"app": manifest.name, "release": release, "layers": ids, "files": checksums}, sort_keys=True, indent=1
         ).encode(),
         False,
     )
-    archive, env_archive = out / f"{manifest.name}-{release}.tar.gz", out / f"env-{env}.tar"
-    missing = [path for path in (archive, env_archive) if not path.is_file()]
+    archive = out / f"{manifest.name}-{release}.tar.gz"
+    missing = [path for path in (archive, *(out / layer.file for layer in parts)) if not path.is_file()]
     if missing and not check:
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
             if not archive.is_file():
                 write_atomically(archive, packed(files))
-            if not env_archive.is_file():
-                _build_env(
-                    env_archive,
-                    requirements,
-                    assets_of=manifest.data["assets"],
-                    python=python,
-                    arch=arch,
-                    cache=out / "wheels",
-                )
+            for layer in parts:
+                if not (out / layer.file).is_file():
+                    layers.build(layer, out / layer.file, out / "wheels")
     return Bundle(
         app=manifest.name,
         release=release,
         archive=str(archive),
         archive_sha256=sha256_of(archive),
-        env=env,
-        env_archive=str(env_archive),
-        env_archive_sha256=sha256_of(env_archive),
+        layers=[
+            {"id": layer.id, "archive": str(out / layer.file), "archive_sha256": sha256_of(out / layer.file)}
+            for layer in parts
+        ],
         changed=bool(missing),
     )
 
@@ -151,40 +137,39 @@ def architecture(machine: str) -> str:
     return arch
 
 
-def locked_requirements(root: Path, manifest: manifests.Manifest, *, python: str, machine: str) -> str:
-    """Return the app's locked requirements for one Python and architecture, with hashes, one a line.
+def locked_layers(root: Path, manifest: manifests.Manifest, *, python: str, machine: str) -> list[layers.Layer]:
+    """Return the layers of the app's locked requirements for one Python and architecture.
 
-    An app of this project has an extra of its own name in ``pyproject.toml``; an app from elsewhere brings a ``requirements.txt``
-    with pins and hashes beside its manifest. Either stands on what ``app.core`` needs.
+    What ``app.core`` needs and what a screen needs are layers of their own, the same for every app. An app of this project has an extra of
+    its own name in ``pyproject.toml``; an app from elsewhere brings a ``requirements.txt`` with pins and hashes beside its manifest.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     known = project["project"].get("optional-dependencies", {})
-    wanted = [manifest.name] if manifest.name in known else []
-    wanted += ["ui"] if "ui" in manifest.data else []
-    wanted += ["postgresql"] if manifest.data["database"] == "postgresql" else []
-    wanted += ["s3"] if manifest.data["buckets"] else []
-    command = [
-        "export",
-        "--frozen",
-        "--no-dev",
-        "--no-emit-project",
-        "--no-header",
-        "--no-annotate",
-        "--format",
-        "requirements-txt",
+    own = [manifest.name] if manifest.name in known else []
+    own += ["postgresql"] if manifest.data["database"] == "postgresql" else []
+    own += ["s3"] if manifest.data["buckets"] else []
+    screen = ["ui"] if "ui" in manifest.data else []
+    command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
+    extras: list[list[str]] = [[], screen, [*screen, *own]] if screen else [[], own]
+    exported = [
+        uv(
+            [*command, "--format", "requirements-txt", *(flag for extra in wanted for flag in ("--extra", extra))],
+            cwd=root,
+        )
+        for wanted in extras
     ]
-    exported = uv([*command, *(flag for extra in wanted for flag in ("--extra", extra))], cwd=root)
-    own = manifest.folder / "requirements.txt"
+    path = manifest.folder / "requirements.txt"
     try:
-        text = exported + (own.read_text(encoding="utf-8") if own.is_file() else "")
+        exported[-1] += path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError as error:
-        msg = f"apps/{manifest.name}: {own} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        msg = f"apps/{manifest.name}: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         raise BundleError(msg) from error
-    lines = pinned_lines(text, python=python, machine=machine, where=f"apps/{manifest.name}: {own}").splitlines()
-    pins = [assets.recipe(name).pin for name in manifest.data["assets"]]
-    made = {pin.partition("==")[0] for pin in pins}
-    kept = [line for line in lines if line.partition("==")[0] not in made]
-    return "".join(f"{line}\n" for line in sorted([*kept, *pins], key=lambda line: line.partition("==")[0]))
+    made = {assets.recipe(name).pin.partition("==")[0] for name in manifest.data["assets"]}
+    groups = []
+    for text in exported:
+        lines = pinned_lines(text, python=python, machine=machine, where=f"apps/{manifest.name}: {path}").splitlines()
+        groups.append("".join(f"{line}\n" for line in lines if line.partition("==")[0] not in made))
+    return layers.split(groups, manifest.data["assets"], python=python, machine=machine)
 
 
 def pinned_lines(text: str, *, python: str, machine: str, where: str) -> str:
@@ -290,95 +275,12 @@ def _alone(out: Path) -> Iterator[None]:
     """Write to the folder of bundles while nobody else does, and sweep away what killed builds left there."""
     with (out / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in (*out.glob(".env-*"), *out.glob(".*.part"), *out.glob("wheels/.*.part")):
+        for left in (*out.glob(".layer-*"), *out.glob(".*.part"), *out.glob("wheels/.*.part")):
             if left.is_dir():
                 shutil.rmtree(left)
             else:
                 left.unlink()
         yield
-
-
-def _build_env(
-    target: Path, requirements: str, *, assets_of: Sequence[str], python: str, arch: str, cache: Path
-) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".env-") as scratch:
-        locked = Path(scratch, "requirements.txt")
-        locked.write_text(requirements, encoding="utf-8")
-        made = {assets.recipe(name).pin for name in assets_of}
-        fetched = Path(scratch, "fetched.txt")
-        fetched.write_text(
-            "".join(line for line in requirements.splitlines(keepends=True) if line.strip() not in made),
-            encoding="utf-8",
-        )
-        tool = Path(scratch, "uv.txt")
-        tool.write_text(_uv_requirement(), encoding="utf-8")
-        wheels = Path(scratch, "wheels")
-        download([fetched, tool], wheels, python=python, arch=arch, cache=cache)
-        for name in assets_of:
-            try:
-                shutil.copy(assets.pack(name, cache), wheels)
-            except assets.AssetError as error:
-                raise BundleError(str(error)) from error
-        part = Path(scratch, "env.tar")
-        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-            for path in [locked, *sorted(wheels.iterdir())]:
-                info = tar.gettarinfo(path, arcname=path.relative_to(scratch).as_posix())
-                info.uid = info.gid = info.mtime = 0
-                info.uname = info.gname = ""
-                info.mode = 0o644
-                with path.open("rb") as stream:
-                    tar.addfile(info, stream)
-        sync(part)
-        part.replace(target)
-
-
-def download(wanted: Sequence[Path], wheels: Path, *, python: str, arch: str, cache: Path) -> None:
-    """Put the wheels of locked requirements into a folder, from the cache as far as it has them."""
-    cache.mkdir(parents=True, exist_ok=True)
-    wheels.mkdir()
-    platforms = [f"manylinux_2_{minor}_{arch}" for minor in range(36, 16, -1)] + [
-        f"manylinux2014_{arch}",
-        f"linux_{arch}",
-    ]
-    flags = [
-        "--only-binary=:all:",
-        "--no-deps",
-        "--implementation=cp",
-        f"--python-version={python}",
-        *(f"--platform={name}" for name in platforms),
-        f"--dest={wheels}",
-        f"--find-links={cache}",
-    ]
-    for each in wanted:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, *flags, f"--requirement={each}"])
-    for wheel in wheels.iterdir():
-        if not (cache / wheel.name).exists():
-            write_atomically(cache / wheel.name, wheel.read_bytes())
-
-
-def _uv_requirement() -> str:
-    version = uv(["--version"]).split()[1]
-    return f"uv=={version}\n"
-
-
-def uv(arguments: Sequence[str], cwd: Path | None = None) -> str:
-    """Return what uv prints."""
-    beside = Path(sys.executable).with_name("uv")
-    program = str(beside) if beside.exists() else shutil.which("uv")
-    if program is None:
-        msg = "uv is missing; run `make venv`, which installs it beside Python"
-        raise BundleError(msg)
-    return _run([program, *arguments], cwd=cwd)
-
-
-def _run(command: Sequence[str], cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        tail = "\n".join(done.stderr.strip().splitlines()[-5:])
-        msg = f"{Path(command[0]).name} {' '.join(command[1:4])} … failed:\n{tail}"
-        raise BundleError(msg)
-    return done.stdout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ MANIFEST_NAME = "app.yml"
 MAX_BYTES = 64 * 1024
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 # core is Pergola's own; the others stand beside the apps in /opt/pergola and among the locks of the command pergola
-RESERVED_NAMES = frozenset({"core", "envs", "incoming", "install", "slots"})
+RESERVED_NAMES = frozenset({"core", "incoming", "install", "layers", "slots"})
 RESERVED_PATHS = frozenset({"/health/", "/api/", "/static/", "/status/"})
 _CRON_FIELDS = (
     ("minute", 0, 59),

@@ -14,7 +14,6 @@ import json
 import re
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,10 @@ from typing import Any
 import yaml
 
 from app.core import bundle as bundles
+from app.core import layers
 from app.core.files import sha256_of, write_atomically
 from app.core.manifest import Manifest
+from app.core.tools import BundleError, uv
 
 KEYS = "releases"  # prefix of every key in the artefact bucket
 _LEFT_OUT = ("cffi", "cryptography", "pycparser")  # ansible-core's vault, which no host opens
@@ -76,7 +77,7 @@ def build(
     """
     if tuple(map(int, python.split("."))) < (3, 12):
         msg = f"a host that configures itself needs Python 3.12 or later (Debian 13, Ubuntu 24.04), not {python}"
-        raise bundles.BundleError(msg)
+        raise BundleError(msg)
     out.mkdir(parents=True, exist_ok=True)
     built = [bundles.build(root, one, out=out, python=python, machine=machine, check=check) for one in manifests]
     host, fresh_host = _stored(out, "host", _host_plane(root), check=check)
@@ -85,8 +86,8 @@ def build(
         "host": _entry(host),
         "self": _entry(tool),
         "bundles": [
-            {"app": one.app, "release": one.release, "env": one.env,
-             "archive": _entry(Path(one.archive)), "env_archive": _entry(Path(one.env_archive))}
+            {"app": one.app, "release": one.release, "archive": _entry(Path(one.archive)),
+             "layers": [{"id": layer["id"], **_entry(Path(layer["archive"]))} for layer in one.layers]}
             for one in built
         ],
         "vars": dict(variables),
@@ -98,10 +99,7 @@ def build(
     fresh = not path.is_file()
     if fresh and not check:
         write_atomically(path, content)
-    entries = [index["host"], index["self"]] + [
-        b[kind] for b in index["bundles"] for kind in ("archive", "env_archive")
-    ]
-    files = {entry["key"]: {**entry, "path": str(out / Path(entry["key"]).name)} for entry in entries}
+    files = {entry["key"]: {**entry, "path": str(out / Path(entry["key"]).name)} for entry in named_files(index)}
     last = {"key": f"{KEYS}/{path.name}", "sha256": sha256, "size": len(content), "path": str(path)}
     return {
         "release": sha256[: bundles.ID_LENGTH],
@@ -110,6 +108,17 @@ def build(
         "files": [*files.values(), last],  # the index comes last: who finds it finds everything
         "changed": fresh or fresh_host or fresh_tool or any(one.changed for one in built),
     }
+
+
+def named_files(index: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the files that an index names: ``key``, ``sha256`` and ``size`` (bytes) of each, without repetition."""
+    entries = [index["host"], index["self"]]
+    for one in index["bundles"]:
+        entries += [
+            one["archive"],
+            *({key: layer[key] for key in ("key", "sha256", "size")} for layer in one["layers"]),
+        ]
+    return list({entry["key"]: entry for entry in entries}.values())
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -164,9 +173,7 @@ def _host_plane(root: Path) -> dict[str, tuple[bytes, bool]]:
 def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tuple[Path, bool]:
     """Return the archive of ansible-core with its dependencies, and of the collections' modules that the host plane uses."""
     command = ["export", "--frozen", "--only-group=self", "--no-emit-project", "--no-header", "--no-annotate"]
-    exported = bundles.pinned_lines(
-        bundles.uv(command, cwd=root), python=python, machine=arch, where="uv.lock, group self"
-    )
+    exported = bundles.pinned_lines(uv(command, cwd=root), python=python, machine=arch, where="uv.lock, group self")
     wanted = "".join(f"{line}\n" for line in exported.splitlines() if line.split("==")[0] not in _LEFT_OUT)
     collections = dict(_collections(root))
     names = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(collections.items())}
@@ -174,15 +181,15 @@ def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tu
     path = out / f"self-{key}.tar.gz"
     fresh = not path.is_file()
     if fresh and not check:
-        files = {**{f"ansible_collections/{name}": content for name, content in collections.items()}}
-        with tempfile.TemporaryDirectory(dir=out, prefix=".env-") as scratch:
-            locked = Path(scratch, "requirements.txt")
-            locked.write_text(wanted, encoding="utf-8")
-            bundles.download([locked], Path(scratch, "wheels"), python=python, arch=arch, cache=out / "wheels")
-            for wheel in sorted(Path(scratch, "wheels").iterdir()):
-                with zipfile.ZipFile(wheel) as opened:
-                    files |= {name: opened.read(name) for name in opened.namelist() if not name.endswith("/")}
-        write_atomically(path, bundles.packed({name: (content, False) for name, content in files.items()}))
+        with tempfile.TemporaryDirectory(dir=out, prefix=".layer-") as scratch:
+            tree, part = Path(scratch, "packages"), Path(scratch, path.name)
+            layers.install(wanted, tree, python=python, machine=arch)
+            for name, content in collections.items():
+                (tree / "ansible_collections" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / "ansible_collections" / name).write_bytes(content)
+            with part.open("wb") as stream:
+                layers.pack(tree, stream)
+            part.replace(path)
     return path, fresh
 
 
@@ -218,6 +225,6 @@ def _collection(name: str) -> Path:
     for place in places:
         if (place / name.replace(".", "/") / "plugins").is_dir():
             return place / name.replace(".", "/")
-    raise bundles.BundleError(
+    raise BundleError(
         f"the collection {name} is not installed; run `make venv`, or ansible-galaxy install -r requirements.yml"
     )

@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 module: pergola_bundle
 short_description: Build release bundles of apps
 description:
-  - Builds, for each app, an archive of its code and an archive of its locked wheels, named by hashes of what is inside.
+  - Builds, for each app, an archive of its code and the layers of its locked packages, named by hashes of what is inside.
   - Runs on the control node. What is built already is used again.
 options:
   root:
@@ -50,7 +50,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 bundles:
-  description: One mapping an app with app, release, archive, archive_sha256, env, env_archive, env_archive_sha256 and changed.
+  description: One mapping an app with app, release, archive, archive_sha256, layers (id, archive, archive_sha256 each) and changed.
   returned: success
   type: list
   elements: dict
@@ -78,7 +78,7 @@ def main() -> None:
     root, out = Path(module.params["root"]).resolve(), Path(module.params["out"]).resolve()
     sys.path.insert(0, str(root))
     try:
-        from app.core import bundle, manifest  # noqa: PLC0415 - the project's folder is known only now
+        from app.core import bundle, manifest, tools  # noqa: PLC0415 - the project's folder is known only now
     except ImportError as error:
         module.fail_json(
             msg=f"cannot import the project at {root}: {error}; run `make venv` and use its Python (ansible_python_interpreter)"
@@ -96,7 +96,7 @@ def main() -> None:
             )
             for one in manifests
         ]
-    except (manifest.ManifestError, bundle.BundleError, OSError) as error:
+    except (manifest.ManifestError, tools.BundleError, OSError) as error:
         module.fail_json(msg=f"the bundles cannot be built:\n{error}")
     module.exit_json(changed=any(one.changed for one in built), bundles=[asdict(one) for one in built])
 

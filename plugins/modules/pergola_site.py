@@ -143,7 +143,7 @@ def main() -> None:
     root, out = Path(given["root"]).resolve(), Path(given["out"]).resolve()
     sys.path.insert(0, str(root))
     try:
-        from app.core import bundle, manifest, site_release  # noqa: PLC0415 - the project's folder is known only now
+        from app.core import manifest, site_release, tools  # noqa: PLC0415 - the project's folder is known only now
     except ImportError as error:
         module.fail_json(msg=f"cannot import the project at {root}: {error}; run `make venv` and use its Python")
     try:
@@ -157,7 +157,7 @@ def main() -> None:
             machine=given["machine"],
             check=module.check_mode,
         )
-    except (manifest.ManifestError, bundle.BundleError, OSError) as error:
+    except (manifest.ManifestError, tools.BundleError, OSError) as error:
         module.fail_json(msg=f"the release cannot be built:\n{error}")
     files = built.pop("files")
     lacking = []

@@ -16,12 +16,17 @@ from deploys.spec import DeployError
 from deploys.store import CURRENT, HISTORY, Store
 
 
-def site(store: Store, name: str, *, shared: str = "releases/env-one.tar") -> dict[str, Any]:
+def site(store: Store, name: str, *, shared: str = "releases/layer-one.tar.gz") -> dict[str, Any]:
     """Put the index of a site release, and the files it names, into the bucket; return what building it returned."""
     archive = f"releases/wine-{name}.tar.gz"
     files = ["releases/host-one.tar.gz", "releases/self-one.tar.gz", shared, archive]
     host, tool, env, code = ({"key": key, "sha256": "0" * 64, "size": 1} for key in files)
-    index = {"host": host, "self": tool, "bundles": [{"app": "wine", "archive": code, "env_archive": env}], "vars": {}}
+    index = {
+        "host": host,
+        "self": tool,
+        "bundles": [{"app": "wine", "archive": code, "layers": [{"id": "one", **env}]}],
+        "vars": {},
+    }
     sha256 = hashlib.sha256(json.dumps(index).encode()).hexdigest()
     key = f"releases/site-{sha256[:12]}.json"
     store.write(key, index)
@@ -75,7 +80,7 @@ def test_old_releases_go_with_the_files_that_only_they_had(store: Store) -> None
     assert {
         "releases/wine-c.tar.gz",
         "releases/wine-d.tar.gz",
-        "releases/env-one.tar",
+        "releases/layer-one.tar.gz",
         "releases/host-one.tar.gz",
     } <= left
     assert not {"releases/wine-a.tar.gz", "releases/wine-b.tar.gz", made[0]["fleets"]["main"]["key"]} & left

@@ -335,9 +335,9 @@ def test_every_finding_is_named_at_once() -> None:
     assert starts == {"apps/wine/limits/memory", "apps/wine/limits/cpus", "apps/wine/databse"}
 
 
-@pytest.mark.parametrize("name", ["core", "envs", "slots", "incoming", "install"])
+@pytest.mark.parametrize("name", ["core", "layers", "slots", "incoming", "install"])
 def test_names_that_pergola_uses_itself_are_reserved(name: str) -> None:
-    """An app ``envs`` would live in /opt/pergola/envs, which ``pergola prune`` cleans."""
+    """An app ``layers`` would live in /opt/pergola/layers, which ``pergola prune`` cleans."""
     with pytest.raises(ManifestError, match="is reserved"):
         manifest.check({**SMALLEST, "name": name}, folder=Path("/apps") / name)
 

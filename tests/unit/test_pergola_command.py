@@ -18,8 +18,7 @@ import tarfile
 import textwrap
 import time
 import types
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from app.core import bundle, manifest, plan
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles" / "apps" / "files" / "pergola.py"
 CODE = compile(PROGRAM.read_text(encoding="utf-8"), str(PROGRAM), "exec")
-ENV = "e" * 12
+LAYER = "e" * 12
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 ONE, TWO, THREE = "1" * 12, "2" * 12, "3" * 12
 FOLDERS = {
     "SITE": "etc/site.json",
@@ -115,9 +115,8 @@ class Host:
         self.answers: dict[str, tuple[int, str]] = {}
         self.sessions: dict[str, int] = {}
         self.write_site(apps)
-        (self.module.OPT / "envs" / ENV / "bin").mkdir(parents=True)
-        (self.module.OPT / "envs" / ENV / "bin" / "python").symlink_to(sys.executable)
-        (self.module.OPT / "envs" / ENV / ".complete").write_text("then")
+        self.module.PYTHON = Path(sys.executable)
+        (self.module.OPT / "layers" / LAYER).mkdir(parents=True)
 
     def write_site(self, apps: list[manifest.Manifest], drain_seconds: int = 900) -> None:
         text = json.dumps(plan.build(apps, drain_seconds=drain_seconds))
@@ -158,7 +157,7 @@ class Host:
             folder = self.module.OPT / name / "releases" / release
             folder.mkdir(parents=True)
             (folder / "release.json").write_text("{}")
-            (folder / "venv").symlink_to(self.module.OPT / "envs" / ENV)
+            self.module.make_venv(folder / "venv", [LAYER])
             os.utime(folder, (number + 1, number + 1))
 
     def routes(self, name: str = "wine") -> dict[str, str]:
@@ -212,7 +211,7 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def files(self, app: str = "wine", release: str = ONE, env: str = ENV) -> dict[str, bytes]:
+    def files(self, app: str = "wine", release: str = ONE, layers: Sequence[str] = (LAYER,)) -> dict[str, bytes]:
         files = {
             "app/__init__.py": b"",
             f"app/{app}/api.py": b"app = None\n",
@@ -220,7 +219,7 @@ class Archive:
             "manifest.json": b"{}",
         }
         listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        about = {"app": app, "release": release, "env": env, "files": listed}
+        about = {"app": app, "release": release, "layers": list(layers), "files": listed}
         files["release.env"] = f"PERGOLA_RELEASE={release}\n".encode()
         files["release.json"] = json.dumps(about).encode()
         return files
@@ -252,8 +251,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def install(path: Path, release: str = ONE, env: str = ENV, app: str = "wine") -> list[str]:
-    return ["install", app, release, f"--archive={path}", f"--sha256={sha256(path)}", f"--env={env}"]
+def install(path: Path, release: str = ONE, app: str = "wine") -> list[str]:
+    return ["install", app, release, f"--archive={path}", f"--sha256={sha256(path)}"]
 
 
 def left_over(host: Host) -> list[str]:
@@ -269,7 +268,12 @@ def test_a_good_archive_is_installed_complete_and_compiled(host: Host, archive: 
     assert (folder / "release.env").read_text() == f"PERGOLA_RELEASE={ONE}\n"
     assert (folder / "app/wine/api.py").read_bytes() == b"app = None\n"
     assert list((folder / "app/wine/__pycache__").glob("api.*.pyc")), "the sandbox cannot write it later"
-    assert (folder / "venv").readlink() == host.module.OPT / "envs" / ENV
+    found = subprocess.run(
+        [folder / "venv/bin/python", "-I", "-c", "import sys; print(sys.prefix, *sys.path, sep='\\n')"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert found[0] == str(folder / "venv")
+    assert str(host.module.OPT / "layers" / LAYER) in found
     assert not host.systemd.calls, "nothing is started"
 
 
@@ -290,11 +294,12 @@ def test_a_bundle_of_this_project_can_be_installed(host: Host, tmp_path: Path) -
     (folder / "run.sh").chmod(0o755)
     built = bundle.build(ROOT, manifest.load(folder), out=tmp_path / "out", python="3.13", machine="x86_64", check=True)
     (tmp_path / "out").mkdir()
-    Path(built.env_archive).write_bytes(b"")
+    for layer in built.layers:
+        Path(layer["archive"]).write_bytes(b"")
     built = bundle.build(ROOT, manifest.load(folder), out=tmp_path / "out", python="3.13", machine="x86_64")
-    envs = host.module.OPT / "envs"
-    (envs / ENV).rename(envs / built.env)
-    assert host.run(*install(Path(built.archive), built.release, built.env))["changed"]
+    for layer in built.layers:
+        (host.module.OPT / "layers" / layer["id"]).mkdir()
+    assert host.run(*install(Path(built.archive), built.release))["changed"]
     installed = host.module.OPT / "wine" / "releases" / built.release
     assert (installed / "app/wine/run.sh").stat().st_mode & 0o777 == 0o755
     assert (installed / "app/wine/app.yml").stat().st_mode & 0o777 == 0o644
@@ -325,7 +330,7 @@ def test_a_wrong_checksum_is_refused(host: Host, archive: Archive) -> None:
 
 
 def test_a_missing_archive_is_named(host: Host, tmp_path: Path) -> None:
-    message = host.refused("install", "wine", ONE, f"--archive={tmp_path}/no.tar.gz", f"--env={ENV}")
+    message = host.refused("install", "wine", ONE, f"--archive={tmp_path}/no.tar.gz")
     assert "no.tar.gz does not exist; copy the bundle to this host first" in message
 
 
@@ -408,7 +413,7 @@ def test_a_hostile_archive_is_refused(host: Host, archive: Archive, tmp_path: Pa
         ({"release.json": b"{"}, "the archive is not a release"),
         ({"release.json": b"[]"}, "the archive is not a release"),
         ({"release.json": b"{}"}, "the archive is not a release"),
-        ({"release.json": b'{"app": "wine", "release": "111111111111", "env": "eeeeeeeeeeee", "files": 5}'}, "the archive is not a release"),
+        ({"release.json": b'{"app": "wine", "release": "111111111111", "layers": [], "files": 5}'}, "the archive is not a release"),
         ({"release.json": b"\xff"}, "the archive is not a release"),
     ],
     ids=lambda value: next(iter(value.items())).__repr__()[:50] if isinstance(value, dict) else "",
@@ -423,13 +428,11 @@ def test_what_is_not_as_listed_is_refused(
     assert left_over(host) == []
 
 
-@pytest.mark.parametrize(
-    "about", [{"app": "portal"}, {"release": TWO}, {"env": "f" * 12}], ids=lambda value: next(iter(value))
-)
+@pytest.mark.parametrize("about", [{"app": "portal"}, {"release": TWO}], ids=lambda value: next(iter(value)))
 def test_the_archive_of_another_release_is_refused(host: Host, archive: Archive, about: dict[str, str]) -> None:
     message = host.refused(*install(archive.write(archive.files(**about))))
     assert "the archive holds" in message
-    assert f"expected wine {ONE} for {ENV}; copy the right one" in message
+    assert f"expected wine {ONE}; copy the right one" in message
     assert left_over(host) == []
 
 
@@ -444,14 +447,18 @@ def test_what_is_no_release_id_is_refused(host: Host, archive: Archive, release:
     assert "is not a release id" in host.refused("deploy", "wine", release)
 
 
-@pytest.mark.parametrize("env", ["", "..", "../x", "e" * 11], ids=ascii)
-def test_what_is_no_environment_id_is_refused(host: Host, archive: Archive, env: str) -> None:
-    assert "is not an environment id" in host.refused(*install(archive.write(archive.files()), env=env))
+@pytest.mark.parametrize("layer", ["..", "../x", "e" * 11], ids=ascii)
+def test_what_is_no_layer_id_is_refused(host: Host, archive: Archive, layer: str) -> None:
+    path = archive.write(archive.files(layers=[layer]))
+    assert "is not a layer id" in host.refused(*install(path))
+    assert "is not a layer id" in host.refused("layer", layer, f"--archive={path}")
+    assert left_over(host) == []
 
 
-def test_an_environment_that_is_missing_is_named(host: Host, archive: Archive) -> None:
-    message = host.refused(*install(archive.write(archive.files()), env="f" * 12))
-    assert message == "environment ffffffffffff is not on this host; give --env-archive"
+def test_a_layer_that_is_missing_is_named(host: Host, archive: Archive) -> None:
+    message = host.refused(*install(archive.write(archive.files(layers=[LAYER, "f" * 12]))))
+    assert message == "layer ffffffffffff is not on this host; `pergola layer ffffffffffff --archive=...` installs it"
+    assert left_over(host) == []
 
 
 def test_what_a_killed_install_left_is_swept_away(host: Host, archive: Archive) -> None:
@@ -488,105 +495,95 @@ def test_a_full_disk_leaves_nothing_and_names_the_fix(
     assert left_over(host) == []
 
 
-# ---------------------------------------------------------------- environments
+# ---------------------------------------------------------------- layers
 
-UV = """\
-#!/bin/sh
-# stands in for uv: makes the folder, installs nothing
-echo "$@" >> "{log}"
-if [ "$1" = venv ]; then
-  for target; do :; done
-  mkdir -p "$target/bin" && ln -s "{python}" "$target/bin/python"
-elif [ -e "{log}.fail" ]; then
-  cat "{log}.fail" >&2
-  exit 2
-fi
-"""
+NEW = "f" * 12
 
 
-@pytest.fixture
-def wheels(tmp_path: Path) -> Path:
-    """A wheel bundle whose uv is a stand-in that notes what it is asked."""
-    content = UV.format(log=tmp_path / "uv.log", python=sys.executable).encode()
-    wheel = io.BytesIO()
-    with zipfile.ZipFile(wheel, "w") as package:
-        package.writestr("uv-1.0.data/scripts/uv", content)
-    path = tmp_path / "env.tar"
-    with tarfile.open(path, "w") as tar:
-        for name, data in (
-            ("requirements.txt", b"x==1 --hash=sha256:0\n"),
-            ("wheels/uv-1.0-py3.whl", wheel.getvalue()),
-        ):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
+def packed(archive: Archive, files: dict[str, bytes] | None = None, **about: Any) -> Path:
+    """A layer's archive: one package, and what is said of it."""
+    named = {"layer": NEW, "python": HERE, "machine": "x86_64", "compiled": True, **about}
+    content = {"layer.json": json.dumps(named).encode(), "x/__init__.py": b"one = 1\n", "x/tests/y.py": b"z = 1\n"}
+    return archive.write({**content, **(files or {})}, name="layer.tar.gz")
 
 
-def env_flags(path: Path, env: str = "f" * 12) -> list[str]:
-    return [f"--env-archive={path}", f"--env-sha256={sha256(path)}", f"--env={env}"]
+def install_layer(path: Path) -> list[str]:
+    return ["layer", NEW, f"--archive={path}", f"--sha256={sha256(path)}"]
 
 
-def install_with_env(archive: Archive, wheels: Path) -> list[str]:
-    path = archive.write(archive.files(env="f" * 12))
-    return ["install", "wine", ONE, f"--archive={path}", *env_flags(wheels)]
+def layers_of(host: Host) -> list[str]:
+    return sorted(path.name for path in (host.module.OPT / "layers").iterdir())
 
 
-def test_an_environment_is_made_offline_from_the_locked_wheels(host: Host, archive: Archive, wheels: Path) -> None:
-    command = install_with_env(archive, wheels)
-    assert host.run(*command)["changed"]
-    envs = host.module.OPT / "envs"
-    assert sorted(path.name for path in envs.iterdir()) == [ENV, "f" * 12]
-    assert (envs / ("f" * 12) / ".complete").is_file()
-    venv, pip = (wheels.parent / "uv.log").read_text().splitlines()
-    assert venv.startswith("venv --quiet --python /usr/bin/python3")
-    for flag in ("--no-index", "--require-hashes", "--no-deps", "--compile-bytecode"):
-        assert flag in pip.split()
-    wheels.unlink()
-    assert host.run(*command)["changed"] is False, "what is complete is not read again"
+def test_a_layer_is_unpacked_once_and_releases_import_from_it(host: Host, archive: Archive) -> None:
+    path = packed(archive)
+    command = install_layer(path)
+    assert host.run(*command) == {"changed": True, "layer": NEW}
+    assert layers_of(host) == [LAYER, NEW]
+    assert not list((host.module.OPT / "layers" / NEW).rglob("*.pyc")), "it says that it is compiled"
+    path.unlink()
+    assert host.run(*command)["changed"] is False, "what is here is not read again"
+    host.run(*install(archive.write(archive.files(layers=[LAYER, NEW]))))
+    python = host.module.OPT / "wine/releases" / ONE / "venv/bin/python"
+    done = subprocess.run([python, "-I", "-c", "import x; print(x.one)"], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
-def test_what_a_killed_environment_left_is_made_anew(host: Host, archive: Archive, wheels: Path) -> None:
-    envs = host.module.OPT / "envs"
-    (envs / ("f" * 12) / "bin").mkdir(parents=True)
-    (envs / ("f" * 12) / "bin" / "python").write_text("half")
-    (envs / f".{'f' * 12}.wheels" / "wheels").mkdir(parents=True)
-    host.run(*install_with_env(archive, wheels))
-    assert (envs / ("f" * 12) / "bin" / "python").is_symlink()
-    assert not (envs / f".{'f' * 12}.wheels").exists()
+def test_what_was_not_compiled_is_compiled_here(host: Host, archive: Archive) -> None:
+    """A file that is not for this Python does not matter; the packages' own tests are nobody's business."""
+    host.run(*install_layer(packed(archive, {"x/old.py": b"print 'two'\n"}, compiled=False)))
+    folder = host.module.OPT / "layers" / NEW
+    assert [path.name.split(".")[0] for path in folder.rglob("*.pyc")] == ["__init__"]
+
+
+def test_what_a_killed_layer_left_is_made_anew(host: Host, archive: Archive) -> None:
+    left = host.module.OPT / "layers" / f".{NEW}.new"
+    (left / "x").mkdir(parents=True)
+    (left / "x" / "half.py").write_text("half")
+    host.run(*install_layer(packed(archive)))
+    assert layers_of(host) == [LAYER, NEW]
+    assert not (host.module.OPT / "layers" / NEW / "x" / "half.py").exists()
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("change", "expected"),
     [
-        ("hash mismatch for x", "uv pip failed: hash mismatch for x"),
-        ("No space left on device (os error 28)", "the disk is full"),
+        ({"layer": "a" * 12}, "the archive holds the layer aaaaaaaaaaaa, expected ffffffffffff"),
+        ({"python": "2.7"}, f"is for Python 2.7, this host has {HERE}; build it for this host"),
     ],
+    ids=str,
 )
-def test_an_environment_that_fails_leaves_nothing(
-    host: Host, archive: Archive, wheels: Path, said: str, expected: str
-) -> None:
-    (wheels.parent / "uv.log.fail").write_text(said)
-    assert expected in host.refused(*install_with_env(archive, wheels))
-    assert [path.name for path in (host.module.OPT / "envs").iterdir()] == [ENV]
-    assert left_over(host) == []
-    (wheels.parent / "uv.log.fail").unlink()
-    assert host.run(*install_with_env(archive, wheels))["changed"]
+def test_another_layer_is_refused(host: Host, archive: Archive, change: dict[str, str], expected: str) -> None:
+    assert expected in host.refused(*install_layer(packed(archive, **change)))
+    assert layers_of(host) == [LAYER]
 
 
-def test_a_damaged_wheel_bundle_is_refused(host: Host, archive: Archive, wheels: Path) -> None:
-    command = install_with_env(archive, wheels)
-    wheels.write_bytes(wheels.read_bytes()[:1800])
+@pytest.mark.parametrize("said", [b"{", b"[]", b"{}", b"\xff"], ids=repr)
+def test_what_is_no_layer_is_refused(host: Host, archive: Archive, said: bytes) -> None:
+    assert "the archive is not a layer" in host.refused(*install_layer(packed(archive, {"layer.json": said})))
+    assert "it has no layer.json" in host.refused(*install_layer(archive.write({"x.py": b""}, name="layer.tar.gz")))
+    assert layers_of(host) == [LAYER]
+
+
+def test_a_full_disk_leaves_no_half_layer(host: Host, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    command = install_layer(packed(archive))
+    with monkeypatch.context() as patch:
+        patch.setattr(host.module.shutil, "copyfileobj", full)
+        assert "the disk is full: free some space" in host.refused(*command)
+    assert layers_of(host) == [LAYER]
+    assert host.run(*command)["changed"]
+
+
+def test_a_damaged_layer_is_refused(host: Host, archive: Archive) -> None:
+    path = packed(archive, {"x/data.bin": os.urandom(4096)})
+    command = install_layer(path)
+    path.write_bytes(path.read_bytes()[:1800])
     assert "is damaged" in host.refused(*command)
-    assert "is damaged" in host.refused(*(part for part in command if "--env-sha256" not in part))
-    assert [path.name for path in (host.module.OPT / "envs").iterdir()] == [ENV]
-
-
-def test_a_wheel_bundle_without_uv_is_refused(host: Host, archive: Archive, tmp_path: Path) -> None:
-    path = archive.write({"requirements.txt": b"", "wheels/x.whl": b""}, name="env.tar.gz")
-    message = host.refused(*install_with_env(archive, path))
-    assert message == "the wheel bundle has no uv; build it again"
-    assert [one.name for one in (host.module.OPT / "envs").iterdir()] == [ENV]
+    assert "is damaged" in host.refused(*(part for part in command if "--sha256" not in part))
+    assert layers_of(host) == [LAYER]
 
 
 # ---------------------------------------------------------------- state
@@ -1313,30 +1310,32 @@ def lacks(host: Host, *triples: str) -> dict[str, list[str]]:
 
 
 def test_what_a_deploy_would_have_to_do(host: Host) -> None:
-    assert lacks(host, f"wine:{ONE}:{'f' * 12}") == {"wine": ["env", "release", "live"]}
-    assert lacks(host, f"wine:{ONE}:{ENV}") == {"wine": ["release", "live"]}
+    asked = host.run("pending", f"wine:{ONE}:{LAYER},{NEW}", f"portal:{ONE}:")
+    assert asked["layers"] == [NEW]
+    assert asked["pending"] == {"wine": ["release", "live"], "portal": ["release", "live"]}
+    assert lacks(host, f"wine:{ONE}:{LAYER}") == {"wine": ["release", "live"]}
     host.installed(ONE, TWO)
-    assert lacks(host, f"wine:{ONE}:{ENV}") == {"wine": ["live"]}
+    assert lacks(host, f"wine:{ONE}:{LAYER}") == {"wine": ["live"]}
     host.run("deploy", "wine", ONE)
-    assert lacks(host, f"wine:{ONE}:{ENV}") == {}
-    assert lacks(host, f"wine:{ONE}:{ENV}", f"portal:{ONE}:{ENV}") == {"portal": ["release", "live"]}
+    assert lacks(host, f"wine:{ONE}:{LAYER}") == {}
+    assert lacks(host, f"wine:{ONE}:{LAYER}", f"portal:{ONE}:{LAYER}") == {"portal": ["release", "live"]}
     host.run("deploy", "wine", TWO)
-    assert lacks(host, f"wine:{TWO}:{ENV}") == {"wine": ["live"]}, "a drain is not over"
+    assert lacks(host, f"wine:{TWO}:{LAYER}") == {"wine": ["live"]}, "a drain is not over"
     host.run("drain", "wine", "a")
-    assert lacks(host, f"wine:{TWO}:{ENV}") == {}
+    assert lacks(host, f"wine:{TWO}:{LAYER}") == {}
     host.systemd.active.clear()
-    assert lacks(host, f"wine:{TWO}:{ENV}") == {"wine": ["live"]}
+    assert lacks(host, f"wine:{TWO}:{LAYER}") == {"wine": ["live"]}
 
 
 def test_on_a_host_that_was_never_configured_everything_is_pending(host: Host) -> None:
     host.module.SITE.unlink()
-    assert lacks(host, f"wine:{ONE}:{ENV}") == {"wine": ["release", "live"]}
+    assert lacks(host, f"wine:{ONE}:{LAYER}") == {"wine": ["release", "live"]}
 
 
-@pytest.mark.parametrize("triple", ["wine", "wine:x", f"wine:{ONE}", f"wine:{ONE}:{ENV}:x", f"wine:..:{ENV}", f"wine:{ONE}:.."])  # fmt: skip
+@pytest.mark.parametrize("triple", ["wine", "wine:x", f"wine:{ONE}", f"wine:{ONE}:{LAYER}:x", f"wine:..:{LAYER}", f"wine:{ONE}:.."])  # fmt: skip
 def test_what_pending_cannot_read_is_named(host: Host, triple: str) -> None:
     message = host.refused("pending", triple)
-    assert "app:release:env" in message or "is not a release id" in message or "is not an environment id" in message
+    assert "app:release:layer,layer" in message or "is not a release id" in message or "is not a layer id" in message
 
 
 def test_releases_are_listed_newest_first_with_what_they_are(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1381,25 +1380,25 @@ def test_a_deploy_prunes_what_is_old(host: Host) -> None:
     assert set(left_over(host)) == {names[0], names[6], names[7]}
 
 
-def test_environments_that_no_release_uses_are_removed(host: Host) -> None:
+def test_layers_that_no_release_uses_are_removed(host: Host) -> None:
     host.installed(ONE)
     host.run("deploy", "wine", ONE)
-    (host.module.OPT / "envs" / ("f" * 12)).mkdir()
-    (host.module.OPT / "envs" / f".{'a' * 12}.wheels").mkdir()
-    assert sorted(host.run("prune")["removed"]) == [f"env .{'a' * 12}.wheels", f"env {'f' * 12}"]
-    assert [path.name for path in (host.module.OPT / "envs").iterdir()] == [ENV]
+    (host.module.OPT / "layers" / NEW).mkdir()
+    (host.module.OPT / "layers" / f".{'a' * 12}.new").mkdir()
+    assert sorted(host.run("prune")["removed"]) == [f"layer .{'a' * 12}.new", f"layer {NEW}"]
+    assert layers_of(host) == [LAYER]
 
 
-@pytest.mark.parametrize("what", ["release", "env"])
+@pytest.mark.parametrize("what", ["release", "layer"])
 def test_pruning_that_is_killed_leaves_nothing_that_looks_whole(
     host: Host, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A folder goes in no order: one that keeps its mark but lost its code would be deployed."""
     host.installed(*many(4))
-    unused = host.module.OPT / "envs" / ("f" * 12)
+    unused = host.module.OPT / "layers" / NEW
     unused.mkdir()
     (unused / ".complete").write_text("then")
-    keep = "--keep=4" if what == "env" else "--keep=1"
+    keep = "--keep=4" if what == "layer" else "--keep=1"
 
     def killed(path: Path) -> None:
         raise Killed
@@ -1408,8 +1407,8 @@ def test_pruning_that_is_killed_leaves_nothing_that_looks_whole(
     with pytest.raises(Killed):
         host.run("prune", keep)
     monkeypatch.undo()
-    if what == "env":
-        assert lacks(host, f"wine:{many(1)[0]}:{'f' * 12}")["wine"][0] == "env"
+    if what == "layer":
+        assert host.run("pending", f"wine:{many(1)[0]}:{NEW}")["layers"] == [NEW]
     else:
         gone = [name for name in many(4) if name not in {path.name for path in host.module.kept_releases("wine")}]
         assert len(gone) == 1

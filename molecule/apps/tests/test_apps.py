@@ -61,13 +61,13 @@ r["release"] = hashlib.sha256(json.dumps(r["files"]).encode()).hexdigest()[:12]
 (new / "release.json").write_text(json.dumps(r)); (new / "release.env").write_text("PERGOLA_RELEASE=" + r["release"] + chr(10))
 with tarfile.open("/root/{name}.tar.gz", "w:gz") as tar:
     [tar.add(p, arcname=p.relative_to(new)) for p in sorted(new.rglob("*")) if p.is_file()]
-print(r["release"], r["env"])
+print(r["release"])
 """
     host.run("mkdir -p /root")
     done = host.run("python3 -c %s", script)
     assert done.rc == 0, done.stderr
-    release, env = done.stdout.split()
-    pergola(host, "install", "hello", release, f"--archive=/root/{name}.tar.gz", f"--env={env}")
+    release = done.stdout.strip()
+    pergola(host, "install", "hello", release, f"--archive=/root/{name}.tar.gz")
     return str(release)
 
 

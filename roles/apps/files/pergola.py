@@ -43,6 +43,8 @@ LOCKS = Path("/run/pergola/lock")
 SECRETS = Path("/etc/pergola/secrets")
 UNITS = Path("/etc/systemd/system")
 APP_ENV = Path("/etc/pergola/apps")
+PYTHON = Path("/usr/bin/python3")
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 HISTORY = 50
 QUIET = False
 
@@ -388,71 +390,70 @@ def discard(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def install_env(name: str, archive: Path, sha256: str | None) -> bool:
-    """Make the virtual environment ``name`` from a wheel bundle, offline."""
-    target = OPT / "envs" / name
-    if (target / ".complete").exists():
-        return False
-    checked_archive(archive, sha256)
-    scratch = OPT / "envs" / f".{name}.wheels"
-    started = time.monotonic()
-    say(f"environment {name}: installing the locked wheels")
-    remove_tree(scratch)
-    remove_tree(target)  # it has no mark, so a killed run left it; a venv cannot be moved, so it is made in place
-    try:
-        unpack(archive, scratch)
-        uv = unpack_uv(scratch)
-        quiet = {
-            **os.environ,
-            "UV_NO_CACHE": "1",
-            "UV_OFFLINE": "1",
-            "UV_NO_CONFIG": "1",
-            "UV_LINK_MODE": "copy",
-            "UV_PYTHON_DOWNLOADS": "never",
-        }
-        quiet.pop("PYTHONDONTWRITEBYTECODE", None)
-        run([str(uv), "venv", "--quiet", "--python", "/usr/bin/python3", str(target)], quiet)
-        flags = [
-            "--quiet",
-            "--no-index",
-            f"--find-links={scratch / 'wheels'}",
-            "--require-hashes",
-            "--no-deps",
-            "--compile-bytecode",
-        ]
-        run(
-            [
-                str(uv),
-                "pip",
-                "install",
-                f"--python={target / 'bin/python'}",
-                *flags,
-                f"--requirement={scratch / 'requirements.txt'}",
-            ],
-            quiet,
-        )
-        (target / ".complete").write_text(now(), encoding="utf-8")
-    except OSError as error:
-        remove_tree(target)
-        raise Failure(f"environment {name} could not be installed: {error}{disk_hint(error)}") from error
-    except Failure:
-        remove_tree(target)
-        raise
-    finally:
+def layer_dir(layer: str) -> Path:
+    """Return the folder of a layer of installed packages."""
+    if not re.fullmatch(r"[0-9a-f]{12}", layer):
+        raise Failure(f"{layer!r} is not a layer id (12 hex digits); take it from what the build printed")
+    return OPT / "layers" / layer
+
+
+def layer(options: argparse.Namespace) -> dict[str, Any]:
+    """Put a layer of installed packages on this host; releases that name it share it."""
+    target, started = layer_dir(options.layer), time.monotonic()
+    with locked("install", options.wait), usual_permissions():
+        if target.exists():
+            return {"changed": False, "layer": options.layer}
+        checked_archive(options.archive, options.sha256)
+        scratch = target.with_name(f".{options.layer}.new")
+        say(f"layer {options.layer}: unpacking its packages")
         remove_tree(scratch)
-    say(f"environment {name}: ready after {time.monotonic() - started:.1f} s")
-    return True
+        try:
+            scratch.mkdir(parents=True)
+            unpack(options.archive, scratch)
+            if not is_compiled(scratch, options.layer):
+                compile_code(scratch, r"[/\\]tests?[/\\]")
+            scratch.replace(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise Failure(f"layer {options.layer} could not be installed: {error}{disk_hint(error)}") from error
+        finally:
+            remove_tree(scratch)
+    say(f"layer {options.layer}: ready after {time.monotonic() - started:.1f} s")
+    return {"changed": True, "layer": options.layer}
 
 
-def unpack_uv(folder: Path) -> Path:
-    """Take the uv binary out of its wheel."""
-    wheel = next((folder / "wheels").glob("uv-*.whl"), None)
-    if wheel is None:
-        raise Failure("the wheel bundle has no uv; build it again")
-    shutil.unpack_archive(wheel, folder / "uv", "zip")
-    binary = next((folder / "uv").glob("uv-*.data/scripts/uv"))
-    binary.chmod(0o755)
-    return binary
+def is_compiled(folder: Path, layer: str) -> bool:
+    """Return whether an unpacked layer needs no compiling here.
+
+    Raises:
+        Failure: It is another layer, or one for another Python.
+    """
+    try:
+        about = json.loads((folder / "layer.json").read_text(encoding="utf-8"))
+        name, python, compiled = str(about["layer"]), str(about["python"]), bool(about["compiled"])
+    except FileNotFoundError:
+        raise Failure("the archive is not a layer: it has no layer.json; build it again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(f"the archive is not a layer: its layer.json is damaged ({error}); build it again") from error
+    if name != layer:
+        raise Failure(f"the archive holds the layer {name}, expected {layer}; copy the right one")
+    if python != PYTHON_VERSION:
+        raise Failure(
+            f"the layer {layer} is for Python {python}, this host has {PYTHON_VERSION}; build it for this host"
+        )
+    return compiled
+
+
+def make_venv(folder: Path, layers: list[str]) -> None:
+    """Give a release its environment: this host's Python with the packages of its layers."""
+    packages = folder / "lib" / f"python{PYTHON_VERSION}" / "site-packages"
+    packages.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(PYTHON)
+    (folder / "pyvenv.cfg").write_text(
+        f"home = {PYTHON.parent}\ninclude-system-site-packages = false\n", encoding="utf-8"
+    )
+    (packages / "layers.pth").write_text("".join(f"{layer_dir(one)}\n" for one in layers), encoding="utf-8")
 
 
 def disk_hint(error: BaseException) -> str:
@@ -480,21 +481,11 @@ def release_dir(name: str, release: str) -> Path:
     return OPT / name / "releases" / release
 
 
-def env_dir(env: str) -> Path:
-    """Return the folder of a virtual environment."""
-    if not re.fullmatch(r"[0-9a-f]{12}", env):
-        raise Failure(f"{env!r} is not an environment id (12 hex digits); take it from what the build printed")
-    return OPT / "envs" / env
-
-
 def install(options: argparse.Namespace) -> dict[str, Any]:
-    """Put a release and its environment on this host; nothing is started."""
-    app = app_plan(options.app)
-    target, env = release_dir(options.app, options.release), env_dir(options.env)
+    """Put a release on this host; nothing is started."""
+    app, changed = app_plan(options.app), False
+    target = release_dir(options.app, options.release)
     with locked("install", options.wait), usual_permissions():
-        changed = install_env(options.env, options.env_archive, options.env_sha256) if options.env_archive else False
-        if not (env / ".complete").exists():
-            raise Failure(f"environment {options.env} is not on this host; give --env-archive")
         if not (target / "release.json").exists():
             checked_archive(options.archive, options.sha256)
             scratch = target.with_name(f".{options.release}.new")
@@ -502,9 +493,14 @@ def install(options: argparse.Namespace) -> dict[str, Any]:
             try:
                 scratch.mkdir(parents=True)
                 unpack(options.archive, scratch)
-                verify(scratch, app["name"], options.release, options.env)
-                compile_code(scratch, options.env)
-                (scratch / "venv").symlink_to(env)
+                layers = verify(scratch, app["name"], options.release)
+                for one in layers:
+                    if not layer_dir(one).exists():
+                        raise Failure(
+                            f"layer {one} is not on this host; `pergola layer {one} --archive=...` installs it"
+                        )
+                compile_code(scratch / "app")
+                make_venv(scratch / "venv", layers)
                 scratch.replace(target)
                 sync_folder(target.parent)
             except OSError as error:
@@ -528,36 +524,32 @@ def usual_permissions() -> Iterator[None]:
         os.umask(old)
 
 
-def compile_code(folder: Path, env: str) -> None:
-    """Byte-compile the app's code: the sandbox cannot write there, and each start would compile it again."""
-    run(
-        [
-            str(OPT / "envs" / env / "bin/python"),
-            "-m",
-            "compileall",
-            "-q",
-            "--invalidation-mode",
-            "unchecked-hash",
-            str(folder / "app"),
-        ],
-        {"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+def compile_code(folder: Path, left_out: str = "") -> None:
+    """Byte-compile code: the sandbox cannot write there, and each start would compile it again."""
+    command = [str(PYTHON), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    done = subprocess.run(
+        [*command, *(["-x", left_out] if left_out else []), str(folder)],
+        env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    full = disk_hint(OSError(done.stdout + done.stderr))
+    if full or (done.returncode != 0 and not left_out):  # packages carry files that are not for this Python
+        raise Failure(f"compiling {folder.name} failed: {' '.join((done.stdout + done.stderr).split())[-600:]}{full}")
 
 
-def verify(folder: Path, app: str, release: str, env: str) -> None:
-    """Check an unpacked release against its list: every file of it, and nothing else."""
+def verify(folder: Path, app: str, release: str) -> list[str]:
+    """Check an unpacked release against its list: every file of it, and nothing else. Return its layers."""
     try:
         listed = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-        about, files = (listed["app"], listed["release"], listed["env"]), dict(listed["files"])
+        about, files, layers = (listed["app"], listed["release"]), dict(listed["files"]), list(listed["layers"])
     except FileNotFoundError:
         raise Failure("the archive is not a release: it has no release.json; build it again") from None
     except (ValueError, TypeError, KeyError) as error:
         raise Failure(f"the archive is not a release: its release.json is damaged ({error}); build it again") from error
-    if about != (app, release, env):
-        raise Failure(
-            f"the archive holds {about[0]} {about[1]} for environment {about[2]}, "
-            f"expected {app} {release} for {env}; copy the right one"
-        )
+    if about != (app, release):
+        raise Failure(f"the archive holds {about[0]} {about[1]}, expected {app} {release}; copy the right one")
     files["release.env"] = hashlib.sha256(f"PERGOLA_RELEASE={release}\n".encode()).hexdigest()
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - {"release.json"}
     for name in sorted(found | set(files)):
@@ -570,6 +562,7 @@ def verify(folder: Path, app: str, release: str, env: str) -> None:
         else:
             continue
         raise Failure(f"{name} in the release {release} is {problem}; build and copy the release again")
+    return [str(one) for one in layers]
 
 
 # ---------------------------------------------------------------- deploy
@@ -889,16 +882,16 @@ def finish_drain(app: dict[str, Any], slot: str, why: str) -> dict[str, Any]:
 
 
 def pending(options: argparse.Namespace) -> dict[str, Any]:
-    """Say for each app what a deploy of these releases would have to do: env, release, live."""
+    """Say for each app what a deploy of these releases would have to do (release, live), and which layers are not here."""
     lacking: dict[str, list[str]] = {}
+    missing: set[str] = set()
     plans = {app["name"]: app for app in known_apps()}
-    for triple in options.releases:
-        if triple.count(":") != 2:
-            raise Failure(f"{triple!r} is not of the form app:release:env")
-        name, release, env = triple.split(":")
+    for wanted in options.releases:
+        if wanted.count(":") != 2:
+            raise Failure(f"{wanted!r} is not of the form app:release:layer,layer")
+        name, release, layers = wanted.split(":")
+        missing |= {one for one in filter(None, layers.split(",")) if not layer_dir(one).exists()}
         lacks = []
-        if not (env_dir(env) / ".complete").exists():
-            lacks.append("env")
         if not (release_dir(name, release) / "release.json").exists():
             lacks.append("release")
         state = read_state(name)
@@ -915,7 +908,7 @@ def pending(options: argparse.Namespace) -> dict[str, Any]:
             lacks.append("live")
         if lacks:
             lacking[name] = lacks
-    return {"changed": False, "pending": lacking}
+    return {"changed": False, "pending": lacking, "layers": sorted(missing)}
 
 
 def retire(options: argparse.Namespace) -> dict[str, Any]:
@@ -1039,7 +1032,7 @@ def prune_app(app: dict[str, Any], state: dict[str, Any], keep: int) -> list[str
 
 
 def prune(options: argparse.Namespace) -> dict[str, Any]:
-    """Remove old releases of every app, then environments that no release uses."""
+    """Remove old releases of every app, then layers that no release uses."""
     gone: list[str] = []
     with locked("install", options.wait):
         for app in site()["apps"]:
@@ -1047,11 +1040,15 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
                 gone += prune_app(app, read_state(app["name"]), options.keep)
                 for left in (OPT / app["name"] / "releases").glob(".*.gone"):
                     remove_tree(left)
-        used = {link.readlink().name for link in OPT.glob("*/releases/*/venv")}
-        for env in (OPT / "envs").glob("*"):
-            if env.name not in used:
-                discard(env)
-                gone.append(f"env {env.name}")
+        used = {
+            Path(line).name
+            for paths in OPT.glob("*/releases/*/venv/lib/*/site-packages/layers.pth")
+            for line in paths.read_text(encoding="utf-8").splitlines()
+        }
+        for path in (OPT / "layers").glob("*"):
+            if path.name not in used:
+                discard(path)
+                gone.append(f"layer {path.name}")
     return {"changed": bool(gone), "removed": gone}
 
 
@@ -1135,9 +1132,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("release")
     one.add_argument("--archive", type=Path, required=True)
     one.add_argument("--sha256")
-    one.add_argument("--env", required=True)
-    one.add_argument("--env-archive", type=Path)
-    one.add_argument("--env-sha256")
+    one = add("layer", layer, "put a layer of installed packages on this host; releases share it")
+    one.add_argument("layer")
+    one.add_argument("--archive", type=Path, required=True)
+    one.add_argument("--sha256")
     one = add("deploy", deploy, "make an installed release live, without a failed request", move)
     one.add_argument("app")
     one.add_argument("release")
@@ -1154,10 +1152,10 @@ def parser() -> argparse.ArgumentParser:
     one = add("releases", releases, "the releases on this host and the history of an app")
     one.add_argument("app")
     one = add("pending", pending, "what a deploy of these releases would have to do")
-    one.add_argument("releases", nargs="+", metavar="app:release:env")
+    one.add_argument("releases", nargs="+", metavar="app:release:layer,...")
     one = add("retire", retire, "take every app out of service that is not named; data stays")
     one.add_argument("keep_apps", nargs="+", metavar="app")
-    add("prune", prune, "remove old releases and environments that nothing uses")
+    add("prune", prune, "remove old releases and layers that nothing uses")
     one = add("secret", secret, "show a secret of an app; without a name: make the missing ones")
     one.add_argument("app")
     one.add_argument("name", nargs="?")

@@ -92,6 +92,8 @@ def become(settings: dict[str, Any]) -> None:
         converge(settings, index, bundles)
     healthy(index["vars"]["pergola_health"])
     write(APPLIED, json.dumps(wish))
+    for archive in (HOME / "files").glob("*.tar.gz"):
+        archive.unlink()  # what they held is installed
     if not settings.get("bake"):
         watcher()
     shutil.rmtree(HOME / "files", ignore_errors=True)
@@ -137,16 +139,24 @@ def run(what: str, command: list[str]) -> str:
 
 def local(settings: dict[str, Any], bundle: dict[str, Any]) -> dict[str, Any]:
     """Return an app's bundle as the role apps takes it; its archives are here unless they are installed already."""
-    entry = {key: bundle[key] for key in ("app", "release", "env")}
-    installed = {
-        "archive": Path("/opt/pergola", bundle["app"], "releases", bundle["release"], "release.json"),
-        "env_archive": Path("/opt/pergola/envs", bundle["env"], ".complete"),
+    mark = Path("/opt/pergola", bundle["app"], "releases", bundle["release"], "release.json")
+    layers = [
+        {"id": layer["id"], **archived(settings, layer, Path("/opt/pergola/layers", layer["id"]))}
+        for layer in bundle["layers"]
+    ]
+    return {
+        "app": bundle["app"],
+        "release": bundle["release"],
+        **archived(settings, bundle["archive"], mark),
+        "layers": layers,
     }
-    for kind, mark in installed.items():
-        where = HOME / "files" / bundle[kind]["key"].rpartition("/")[2]
-        entry[kind] = str(where if mark.exists() else fetch(settings, bundle[kind]["key"], bundle[kind]["sha256"]))
-        entry[f"{kind}_sha256"] = bundle[kind]["sha256"]
-    return entry
+
+
+def archived(settings: dict[str, Any], entry: dict[str, Any], mark: Path) -> dict[str, str]:
+    """Return where an archive of the release lies, fetched unless what it becomes is here, and its checksum."""
+    where = HOME / "files" / entry["key"].rpartition("/")[2]
+    path = where if mark.exists() else fetch(settings, entry["key"], entry["sha256"])
+    return {"archive": str(path), "archive_sha256": entry["sha256"]}
 
 
 def give_secrets(settings: dict[str, Any], names: dict[str, dict[str, str]]) -> None:
@@ -189,27 +199,21 @@ def converge(settings: dict[str, Any], index: dict[str, Any], bundles: list[dict
 
 def swap(bundle: dict[str, Any]) -> None:
     """Put one app's release into service; everything else is as the image has it."""
-    triple = f"{bundle['app']}:{bundle['release']}:{bundle['env']}"
-    lacks = json.loads(run(f"{bundle['app']}: pending", ["pergola", "pending", triple, "--json"]))["pending"].get(
-        bundle["app"], []
-    )
-    if {"env", "release"} & set(lacks):
-        flags = [
-            f"--{key.replace('_', '-')}={bundle[key]}"
-            for key in ("archive", "env", "env_archive", "env_archive_sha256")
-        ]
-        command = [
-            "pergola",
-            "install",
-            bundle["app"],
-            bundle["release"],
-            *flags,
-            f"--sha256={bundle['archive_sha256']}",
-            "--json",
-        ]
-        run(f"{bundle['app']}: installed", command)
+    app, release = bundle["app"], bundle["release"]
+    wanted = f"{app}:{release}:{','.join(layer['id'] for layer in bundle['layers'])}"
+    asked = json.loads(run(f"{app}: pending", ["pergola", "pending", wanted, "--json"]))
+    lacks = asked["pending"].get(app, [])
+
+    def flags(archived: dict[str, Any]) -> list[str]:
+        return [f"--archive={archived['archive']}", f"--sha256={archived['archive_sha256']}", "--json"]
+
+    for layer in bundle["layers"]:
+        if layer["id"] in asked["layers"]:
+            run(f"layer {layer['id']}: installed", ["pergola", "layer", layer["id"], *flags(layer)])
+    if "release" in lacks:
+        run(f"{app}: installed", ["pergola", "install", app, release, *flags(bundle)])
     if lacks:
-        run(f"{bundle['app']}: live", ["pergola", "deploy", bundle["app"], bundle["release"], "--json"])
+        run(f"{app}: live", ["pergola", "deploy", app, release, "--json"])
 
 
 def healthy(path: str, seconds: float = 60) -> None:

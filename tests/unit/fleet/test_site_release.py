@@ -5,30 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core import bundle, manifest, site_release
+from app.core import bundle, layers, manifest, site_release
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True)
 def downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for pip's download: small wheels."""
+    """Stand in for what is downloaded: small packages."""
 
-    def download(wanted: list[Path], wheels: Path, **_: Any) -> None:
-        wheels.mkdir()
-        for each in wanted:
-            for line in each.read_text().splitlines():
-                name, version = line.split()[0].split("==")
-                with zipfile.ZipFile(wheels / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-                    wheel.writestr(f"{name}/__init__.py", f"# {version}\n")
+    def install(requirements: str, tree: Path, **_: Any) -> None:
+        for line in requirements.splitlines():
+            name, version = line.split()[0].split("==")
+            (tree / name).mkdir(parents=True)
+            (tree / name / "__init__.py").write_text(f"# {version}\n")
 
-    monkeypatch.setattr(bundle, "download", download)
+    monkeypatch.setattr(layers, "install", install)
 
 
 def build(out: Path, **options: Any) -> dict[str, Any]:
@@ -56,8 +53,11 @@ def test_the_index_names_every_file_with_its_checksum(built: dict[str, Any]) -> 
         assert hashlib.sha256(content).hexdigest() == file["sha256"]
         assert len(content) == file["size"]
     index = json.loads(Path(files[built["key"]]["path"]).read_text())
-    named = [index["host"], index["self"]] + [
-        one[kind] for one in index["bundles"] for kind in ("archive", "env_archive")
+    named = [index["host"], index["self"]]
+    for one in index["bundles"]:
+        named += [one["archive"], *one["layers"]]
+    assert site_release.named_files(index) == [
+        {key: entry[key] for key in ("key", "sha256", "size")} for entry in named
     ]
     assert {entry["key"] for entry in named} | {built["key"]} == set(files)
     assert [one["app"] for one in index["bundles"]] == ["portal"]
