@@ -146,7 +146,7 @@ def locked_layers(root: Path, manifest: manifests.Manifest, *, python: str, mach
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     known = project["project"].get("optional-dependencies", {})
     own = [manifest.name] if manifest.name in known else []
-    own += ["postgresql"] if manifest.data["database"] == "postgresql" else []
+    own += ["postgresql"] if manifest.data["database"] != "none" else []  # on a fleet every database is on a server
     own += ["s3"] if manifest.data["buckets"] else []
     screen = ["ui"] if "ui" in manifest.data else []
     command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]

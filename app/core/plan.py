@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.core import ladder as timeouts
 from app.core.manifest import Manifest, parse_size
+from app.core.settings import DATABASE_URL
 
 SLOTS = ("a", "b")
 KINDS = ("api", "ui", "worker")
@@ -18,6 +20,7 @@ SOCKET_DIR = "/run/pergola/sock"
 ROUTE_DIR = "/run/pergola/route"
 STATE_DIR = "/var/lib/pergola"
 OPT_DIR = "/opt/pergola"
+SERVER = "server"  # what the plan says of a database that the manifest left to the environment
 # Open in every protected app: without these nobody could log in, and no balancer could look.
 ALWAYS_OPEN = ("api/auth/", "api/health", "api/health/")
 # Streamlit's own parts. What a script shows it decides itself; media/ holds files under names that nobody can guess.
@@ -37,6 +40,7 @@ def build(
     deregistration_seconds: int | str | None = None,
     storage: str | None = None,
     region: str | None = None,
+    database_server: bool = False,
 ) -> dict[str, Any]:
     """Derive the plan of one host.
 
@@ -50,6 +54,7 @@ def build(
         storage: Where apps with buckets keep their files, for example ``s3://bucket``: each below its own name. A folder of the host
             otherwise.
         region: The AWS region of a host in the cloud.
+        database_server: Whether apps with a database have it on a server that all hosts share, at the URL in their secret ``database_url``.
 
     Returns:
         Plain data (str, int, list, dict), ready for a template or JSON.
@@ -60,6 +65,8 @@ def build(
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", str(environment)):
         raise PlanError(f"environment: expected a name such as production, got {environment!r}")
     ordered = sorted(manifests, key=lambda manifest: manifest.name)
+    if database_server:
+        ordered = [_on_server(manifest) for manifest in ordered]
     rungs = timeouts.compute(
         (manifest.data["limits"]["request_seconds"] for manifest in ordered),
         drain_seconds=_seconds("drain_seconds", drain_seconds, 900),
@@ -102,6 +109,15 @@ def api_prefix(manifest: Manifest) -> str:
 def kinds(manifest: Manifest) -> list[str]:
     """Return which services the app has, in the order they start."""
     return [kind for kind in KINDS if kind in manifest.data]
+
+
+def _on_server(manifest: Manifest) -> Manifest:
+    """Return an app that has its database on a server: it needs the network and the secret with the URL."""
+    data = manifest.data
+    if data["database"] == "none":
+        return manifest
+    secrets = [*data["secrets"], DATABASE_URL]
+    return replace(manifest, data={**data, "database": SERVER, "secrets": secrets, "network": "outbound"})
 
 
 def _app(
@@ -165,9 +181,10 @@ def _environment(manifest: Manifest, environment: str, rungs: timeouts.Ladder) -
         "none": "",
         "sqlite": f"sqlite:///{state}/{name}.db",
         "postgresql": f"postgresql+psycopg2:///pergola_{name}?host=/run/postgresql",
+        SERVER: "",  # it has a password: the secret of that name
     }
     # core's own tables (admin sessions) need a place even where the app asks for no database
-    url = databases[data["database"]] or f"sqlite:///{state}/core.db"
+    url = databases[data["database"]] if data["database"] != "none" else f"sqlite:///{state}/core.db"
     return {
         "PERGOLA_APP": name,
         "PERGOLA_ENV": environment,

@@ -23,6 +23,8 @@ from pydantic import AliasChoices, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_FILE = Path(".env")
+DATABASE_URL = "database_url"
+"""The secret that leads to a database server; without it an app has SQLite, or the setting of that name."""
 
 _APP_IN_MODULE = re.compile(r"^app\.(?!core\b)([a-z][a-z0-9_-]*)(?:[.:]|$)")
 _APP_IN_COMMAND = re.compile(r"(?:^|/)app[./](?!core\b)([a-z][a-z0-9_-]*)[./:]")
@@ -64,7 +66,11 @@ class Settings(BaseSettings):
     storage: str = Field(
         default="", validation_alias=_name("storage"), description="file:///folder or s3://bucket/prefix"
     )
-    database_url: str = Field(default="", validation_alias=_name("database_url"), description="SQLAlchemy URL")
+    database_url: str = Field(
+        default="",
+        validation_alias=_name("database_url"),
+        description="SQLAlchemy URL; one with a password comes as the secret database_url",
+    )
     api_socket: Path | None = Field(
         default=None, validation_alias=_name("api_socket"), description="API socket of this slot"
     )
@@ -96,7 +102,7 @@ class Settings(BaseSettings):
         state_dir = self.state_dir if self.state_dir != Path() else Path("build/state") / self.app
         put("state_dir", state_dir.absolute())
         put("storage", self.storage or f"file://{self.state_dir}/storage")
-        put("database_url", self.database_url or f"sqlite:///{self.state_dir}/{self.app}.db")
+        put("database_url", self.database_url or secret(DATABASE_URL) or f"sqlite:///{self.state_dir}/{self.app}.db")
         return self
 
     @property

@@ -46,12 +46,13 @@ any_errors_fatal = True
 """
 
 
-def build(
+def build(  # noqa: PLR0913 - keywords, each a part of what a release holds
     root: Path,
     manifests: Sequence[Manifest],
     *,
     variables: Mapping[str, Any],
     secrets: Mapping[str, Mapping[str, str]],
+    database: Mapping[str, Any] | None = None,
     out: Path,
     python: str,
     machine: str,
@@ -64,6 +65,7 @@ def build(
         manifests: The apps of the site.
         variables: What ``playbooks/host.yml`` gets, with ``pergola_plan``; no secrets.
         secrets: By app and name, where the host finds each secret (Secrets Manager).
+        database: How it gives its apps their databases on a server (``app.core.cloud.database.for_hosts``).
         out: Folder for the files; what is there already is used again.
         python: Python of the hosts as ``major.minor``, at least 3.12.
         machine: Their architecture.
@@ -92,6 +94,7 @@ def build(
         ],
         "vars": dict(variables),
         "secrets": {app: dict(names) for app, names in secrets.items()},
+        "database": dict(database or {}),
     }  # fmt: skip
     content = json.dumps(index, sort_keys=True, indent=1, ensure_ascii=False).encode()
     sha256 = hashlib.sha256(content).hexdigest()
@@ -160,7 +163,7 @@ def _host_plane(root: Path) -> dict[str, tuple[bytes, bool]]:
         for path in paths
         if "__pycache__" not in path.parts and path.name != "README.md"
     }
-    for name in ("instance.py", "user_data.py"):
+    for name in ("databases.py", "instance.py", "user_data.py"):
         files[name] = ((root / "roles/aws_fleet/files" / name).read_bytes(), False)
     files["inventory.yml"] = (_INVENTORY.encode(), False)
     files["ansible.cfg"] = (_CONFIGURATION.encode(), False)

@@ -27,6 +27,10 @@ options:
     description: By app and name, the Secrets Manager name under which a host finds each secret.
     type: dict
     default: {}
+  database:
+    description: Names of the secrets with which a host gives its apps their databases on a server; no values.
+    type: dict
+    default: {}
   out:
     description: Folder for the files.
     type: path
@@ -132,6 +136,7 @@ def main() -> None:
             "apps": {"type": "list", "elements": "raw", "required": True},
             "variables": {"type": "dict", "required": True},
             "secrets": {"type": "dict", "default": {}, "no_log": False},
+            "database": {"type": "dict", "default": {}},
             "out": {"type": "path", "required": True},
             "python": {"type": "str", "default": "3.13"},
             "machine": {"type": "str", "default": "x86_64", "choices": ["x86_64", "amd64", "aarch64", "arm64"]},
@@ -152,6 +157,7 @@ def main() -> None:
             manifest.load_all(root, given["apps"]),
             variables=given["variables"],
             secrets=given["secrets"],
+            database=given["database"],
             out=out,
             python=given["python"],
             machine=given["machine"],

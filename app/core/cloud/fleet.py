@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core import plan
-from app.core.cloud import balancer
+from app.core.cloud import balancer, database
 from app.core.cloud.site import COLOURS, Site
 
 REQUEST_METRIC = "ALBRequestCountPerTarget"
@@ -78,6 +78,7 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
         deregistration_seconds=site.ladder.deregistration_seconds,
         storage=f"s3://{site.bucket('data')}",
         region=site.region,
+        database_server=site.settings["database"]["enabled"],
     )
     return {
         "apps": [{"path": str(app.folder)} for app in apps],
@@ -87,6 +88,7 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
             "pergola_plan": host,
             "baseline_firewall": False,  # security groups are the hosts' firewall
         },
+        "database": database.for_hosts(site, apps),
         "secrets": {
             app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]}
             for app in apps

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from app.core.cloud.site import Site
+from app.core.manifest import Manifest
 
 MASTER = ("database", "master")
+ENDPOINT = ("database", "endpoint")  # where the server is; written when it is made
+DATABASE_PASSWORD = "database_password"  # noqa: S105 - a name
 LENGTH = 40
 
 
@@ -20,8 +23,14 @@ def section(site: Site) -> dict[str, Any]:
             "tags": site.tags(manifest.name),
         }
         for manifest in site.manifests
-        for name in manifest.data["secrets"]
+        for name in app_secrets(site, manifest)
     ]
     if site.settings["database"]["enabled"]:
         rows.append({"name": site.secret(*MASTER), "app": "shared", "length": LENGTH, "tags": site.tags()})
     return {"secrets": rows, "recovery_days": site.settings["secrets"]["recovery_days"]}
+
+
+def app_secrets(site: Site, manifest: Manifest) -> list[str]:
+    """Return the names of an app's secrets: its manifest's, and the password of its user on the environment's database server."""
+    served = site.settings["database"]["enabled"] and manifest.data["database"] != "none"
+    return [*manifest.data["secrets"], *([DATABASE_PASSWORD] if served else [])]

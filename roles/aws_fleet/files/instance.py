@@ -84,6 +84,7 @@ def become(settings: dict[str, Any]) -> None:
     bundles = [local(settings, bundle) for bundle in index["bundles"]]
     if not settings.get("bake"):
         give_secrets(settings, index.get("secrets", {}))
+        give_databases(settings, index)
     same = APPLIED.exists() and json.loads(APPLIED.read_text()) == wish
     if same:
         with ThreadPoolExecutor(len(bundles) or 1) as pool:
@@ -166,6 +167,33 @@ def give_secrets(settings: dict[str, Any], names: dict[str, dict[str, str]]) -> 
         (SECRETS / app).mkdir(mode=0o700, exist_ok=True)
         for name, identifier in secrets.items():
             write(SECRETS / app / name, secret(settings["region"], identifier), 0o600)
+
+
+def give_databases(settings: dict[str, Any], index: dict[str, Any]) -> None:
+    """See to it that each app has its database on the environment's server, and tell the app where it is."""
+    wanted = index.get("database")
+    if not wanted:
+        return
+    began, region = time.monotonic(), settings["region"]
+    sys.path.insert(
+        0, str(unpacked(settings, index["self"]))
+    )  # what speaks with PostgreSQL comes with what runs host.yml
+    import databases  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - beside this file on a host
+
+    where = json.loads(secret(region, wanted["endpoint"]))
+    master = secret(region, wanted["master"])
+
+    def connect() -> Any:
+        return databases.connect(where, wanted["user"], master, wanted["database"])
+
+    server = patiently("connecting to the database server", connect)
+    for app, identifier in wanted["apps"].items():
+        password = secret(region, identifier)
+        databases.ensure(server, app, password)
+        (SECRETS / app).mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(SECRETS / app / "database_url", databases.url(where, app, password), 0o600)
+    server.close()
+    say(f"databases: {time.monotonic() - began:.1f} s")
 
 
 def secret(region: str, identifier: str) -> str:

