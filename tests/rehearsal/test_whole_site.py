@@ -124,7 +124,7 @@ def test_nothing_came_from_the_control_node_but_the_release(whole: Whole) -> Non
     fetched = {
         call["path"].rpartition("/")[2] for call in calls if call["from"] != "machine" and call["service"] == "s3"
     }
-    assert {name.partition("-")[0] for name in fetched} >= {"site", "host", "self", "portal", "env"}
+    assert {name.partition("-")[0] for name in fetched} >= {"site", "host", "self", "portal", "layer"}
     answered = [call for call in calls if call["action"] == "CompleteLifecycleAction"]
     assert len(answered) == 2
     assert all(call["from"] != "machine" for call in answered)

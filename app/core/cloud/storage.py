@@ -121,4 +121,26 @@ def lifecycle(site: Site, purpose: str) -> list[dict[str, Any]]:
         rule["Transitions"] = moves
     if expiry:
         rule["Expiration"] = {"Days": expiry}
-    return [rule]
+    return [rule, *(app_backups(site) if purpose == "data" else [])]
+
+
+def app_backups(site: Site) -> list[dict[str, Any]]:
+    """Return the rules for what apps keep below ``backups/`` of their own storage: to Glacier, and gone after their manifest's days.
+
+    A day is the least that S3 takes between a move and the end; what lives no longer than the move stays where it is.
+    """
+    archive = site.settings["storage"]["archive_days"]
+    rules = []
+    for app in site.manifests:
+        days = max((row["keep_days"] for row in app.data["backup"]), default=0)
+        if days and app.data["buckets"]:
+            rule: dict[str, Any] = {
+                "ID": f"{app.name}-backups",
+                "Status": "Enabled",
+                "Filter": {"Prefix": f"{app.name}/backups/"},
+                "Expiration": {"Days": days},
+            }
+            if days > archive:
+                rule["Transitions"] = [{"Days": archive, "StorageClass": "GLACIER"}]
+            rules.append(rule)
+    return rules

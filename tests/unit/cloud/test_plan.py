@@ -63,3 +63,51 @@ def test_one_host_with_an_address_has_no_balancer() -> None:
     built = plan(ONE_HOST)
     assert not built["balancer"]["enabled"]
     assert [row["key"] for row in built["network"]["security_groups"]] == ["hosts"]
+
+
+def with_drawings(**settings: Any) -> dict[str, Any]:
+    apps = manifest.load_all(ROOT, ["portal", "wine", "drawings"])
+    return cloud.build(settings, apps, environment="test", account="123456789012")
+
+
+def test_an_apps_own_backups_go_to_glacier_and_end_as_its_manifest_says() -> None:
+    rows = {row["purpose"]: row for row in with_drawings()["storage"]["buckets"]}
+    rules = {rule["ID"]: rule for rule in rows["data"]["lifecycle"]}
+    assert rules["drawings-backups"]["Filter"] == {"Prefix": "drawings/backups/"}
+    assert rules["drawings-backups"]["Transitions"] == [{"Days": 30, "StorageClass": "GLACIER"}]
+    assert rules["drawings-backups"]["Expiration"] == {"Days": 365}
+    assert "portal-backups" not in rules
+    assert [rule["ID"] for rule in rows["backups"]["lifecycle"]] == ["keep"]
+
+
+def test_an_app_with_sqlite_has_its_database_on_the_server_of_a_fleet() -> None:
+    built = with_drawings(database={"enabled": True})
+    release = built["fleet"]["fleets"][0]["release"]
+    assert release["database"] == {
+        "endpoint": "pergola-test/database/endpoint",
+        "master": "pergola-test/database/master",
+        "user": "pergola",
+        "database": "pergola",
+        "apps": {app: f"pergola-test/{app}/database_password" for app in ("drawings", "wine")},
+    }
+    apps = {app["name"]: app for app in release["variables"]["pergola_plan"]["apps"]}
+    assert apps["drawings"]["environment"]["PERGOLA_DATABASE_URL"] == ""
+    assert "database_url" in apps["drawings"]["manifest"]["secrets"]
+    assert apps["drawings"]["private_network"] is False
+    assert "database_url" not in apps["portal"]["manifest"]["secrets"]
+    assert "database_password" not in str(release["secrets"]), "a host makes the URL of it; the app needs no more"
+    names = {row["name"] for row in built["secrets"]["secrets"]}
+    assert {"pergola-test/drawings/database_password", "pergola-test/database/master"} <= names
+    (host,) = built["identity"]["hosts"]
+    (readable,) = [row["Resource"] for row in host["policy"]["Statement"] if row["Sid"] == "Secrets"]
+    assert any("drawings/database_password" in arn for arn in readable)
+    assert any("database/endpoint" in arn for arn in readable)
+
+
+def test_without_a_server_nothing_of_one_is_asked_for() -> None:
+    built = with_drawings(database={"enabled": False})
+    release = built["fleet"]["fleets"][0]["release"]
+    assert release["database"] == {}
+    apps = {app["name"]: app for app in release["variables"]["pergola_plan"]["apps"]}
+    assert apps["drawings"]["environment"]["PERGOLA_DATABASE_URL"].startswith("sqlite:")
+    assert "database" not in "".join(row["name"] for row in built["secrets"]["secrets"])
