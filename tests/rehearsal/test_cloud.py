@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ class Cloud:
 
     def __init__(self, state: Path) -> None:
         self.state = state
+        self.there: dict[tuple[str, str], Any] = {}  # what was there before it was removed
         self.environment = {**os.environ, "AWS_ENDPOINT_URL": ENDPOINT, "ANSIBLE_FORCE_COLOR": "0"}
 
     def rehearsal(self, *words: str) -> None:
@@ -120,3 +123,102 @@ def test_1_an_empty_account_can_be_previewed_and_checked_and_nothing_is_written(
     aws.play("cloud", "--check")
     assert aws.writes(before) == []
     assert aws.described() == {}
+
+
+# ---------------------------------------------------------------- the whole life of an account: make test-rehearsal
+
+
+def changed_of(printed: str) -> dict[str, str]:
+    """Return how many tasks of each lane changed something, where any did."""
+    recap = dict(re.findall(r"^(\w+) +ok=\d+ changed=(\d+) failed=0", printed, re.MULTILINE))
+    assert "aws_network" in recap, printed[-3000:]
+    return {lane: count for lane, count in recap.items() if count != "0"}
+
+
+@pytest.mark.long
+def test_2_a_run_that_is_killed_is_run_again_through_errors_of_the_cloud(aws: Cloud) -> None:
+    """Killed in the middle; then every tenth call throttled and every twentieth failing: botocore's retries, set in one place, carry it."""
+    process = subprocess.Popen(
+        aws.command("cloud"), cwd=ROOT, env=aws.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not any(row["action"] == "CreateVpc" for row in aws.requests()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no VPC was made"
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+    aws.rehearsal("fault", "throttle", "0.1")
+    aws.rehearsal("fault", "error", "0.05")
+    try:
+        aws.play("cloud")
+    finally:
+        aws.rehearsal("fault", "none")
+    assert aws.play("drift").count("as wanted")
+
+
+@pytest.mark.long
+def test_3_a_second_run_changes_nothing(aws: Cloud) -> None:
+    assert changed_of(aws.play("cloud")) == {}
+
+
+@pytest.mark.long
+def test_4_a_provisioned_account_can_be_previewed_and_checked_and_nothing_is_written(aws: Cloud) -> None:
+    before, there = len(aws.requests()), aws.described()
+    assert re.search(r"rehearsal: 0 to make, 0 to change, 0 to remove, \d+ as wanted", aws.play("preview"))
+    aws.play("cloud", "--check", "--diff")
+    assert aws.writes(before) == []
+    assert aws.described() == there
+
+
+@pytest.mark.long
+def test_5_what_somebody_changed_by_hand_is_found_and_put_right(aws: Cloud) -> None:
+    ec2 = aws.client("ec2")
+    (group,) = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["pergola-rehearsal-hosts"]}])[
+        "SecurityGroups"
+    ]
+    world = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[world])
+    told = aws.play("drift", check=False)
+    assert "failed=1" in told
+    assert re.search(r"~ security group +pergola-rehearsal-hosts", told)
+    assert "aws_network" in changed_of(aws.play("cloud"))
+    aws.play("drift")
+
+
+@pytest.mark.long
+def test_6_the_wrong_name_removes_nothing(aws: Cloud) -> None:
+    before, there = len(aws.requests()), aws.described()
+    told = aws.play("destroy", "-e", "confirm=production", check=False)
+    assert "nothing was removed: the name of this environment is rehearsal" in " ".join(told.split())
+    assert aws.writes(before) == []
+    assert aws.described() == there
+
+
+@pytest.mark.long
+def test_7_destroy_that_is_killed_is_run_again_and_leaves_nothing(aws: Cloud) -> None:
+    aws.there = aws.described()
+    command = aws.command("destroy", "-e", "confirm=rehearsal", "-e", "destroy_pause=1")
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=aws.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )  # fmt: skip
+    before, deadline = len(aws.requests()), time.monotonic() + 300
+    while not any(row.startswith("autoscaling Delete") for row in aws.writes(before)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no group was removed"
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+    aws.play("destroy", "-e", "confirm=rehearsal", "-e", "destroy_pause=1")
+    assert aws.described() == {}
+    tagged = aws.client("resourcegroupstaggingapi").get_resources(
+        TagFilters=[{"Key": "Environment", "Values": ["rehearsal"]}]
+    )
+    assert tagged["ResourceTagMappingList"] == []
+    aws.play("destroy", "-e", "confirm=rehearsal")  # there is nothing to remove, which is no error
+
+
+@pytest.mark.long
+def test_8_an_environment_that_is_made_again_equals_the_old_one(aws: Cloud) -> None:
+    aws.play("cloud")
+    assert aws.described() == aws.there

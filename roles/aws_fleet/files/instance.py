@@ -93,8 +93,6 @@ def become(settings: dict[str, Any]) -> None:
         converge(settings, index, bundles)
     healthy(index["vars"]["pergola_health"])
     write(APPLIED, json.dumps(wish))
-    for archive in (HOME / "files").glob("*.tar.gz"):
-        archive.unlink()  # what they held is installed
     if not settings.get("bake"):
         watcher()
     shutil.rmtree(HOME / "files", ignore_errors=True)
