@@ -53,7 +53,7 @@ def up_from_nothing() -> list[list[object]]:
     finally:
         run("scripts/local-host", "destroy")
     return [
-        ["make up-local, from nothing (image and wheels at hand)", f"{first:.1f}"],
+        ["make up-local, from nothing (image and layers at hand)", f"{first:.1f}"],
         ["make up-local, again (no change)", f"{again:.1f}"],
     ]
 

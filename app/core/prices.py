@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from app.core.cloud.secrets import secret_names
+
 PRICE_FILE = Path(__file__).resolve().parents[2] / "files" / "prices.yml"
 CENT = Decimal("0.01")
 DETAILED_METRICS = (
@@ -214,7 +216,7 @@ def _storage(plan: Mapping[str, Any], prices: PriceTable) -> Iterator[Line]:
         yield prices.line(
             "bringing it there, a tenth of it new each month", "storage.replication", Decimal(copied) / 10
         )
-    if secrets := plan["secrets"]["secrets"]:
+    if secrets := secret_names(plan):
         yield prices.line(_count(len(secrets), "secret"), "secret", len(secrets))
 
 

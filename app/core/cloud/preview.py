@@ -10,6 +10,7 @@ from typing import Any
 
 from app.core import prices
 from app.core.cloud.account import Thing
+from app.core.cloud.secrets import secret_names
 
 MARKS = {"make": "+", "change": "~", "remove": "-", "keep": " "}
 WORDS = {"make": "to make", "change": "to change", "remove": "to remove", "keep": "as wanted"}
@@ -116,8 +117,8 @@ def _data(plan: Plan) -> Iterator[Thing]:
             yield Thing("bucket", row["replica"]["name"], {"versions": "Enabled"})
     if storage["replica_region"]:
         yield Thing("role", storage["replica_role"])
-    for row in plan["secrets"]["secrets"]:
-        yield Thing("secret", row["name"])
+    for name in secret_names(plan):
+        yield Thing("secret", name)
     if database["enabled"]:
         keys = ("class", "storage_gb", "two_zones", "backup_days", "deletion_protection")
         yield Thing("database subnet group", database["name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from app.core.cloud.site import Site
@@ -34,3 +35,9 @@ def app_secrets(site: Site, manifest: Manifest) -> list[str]:
     """Return the names of an app's secrets: its manifest's, and the password of its user on the environment's database server."""
     served = site.settings["database"]["enabled"] and manifest.data["database"] != "none"
     return [*manifest.data["secrets"], *([DATABASE_PASSWORD] if served else [])]
+
+
+def secret_names(plan: Mapping[str, Any]) -> list[str]:
+    """Return the names of all secrets of a cloud plan: those with a value made at random, and the one that says where the database is."""
+    made = [str(row["name"]) for row in plan["secrets"]["secrets"]]
+    return [*made, *([str(plan["database"]["endpoint_secret"])] if plan["database"]["enabled"] else [])]
