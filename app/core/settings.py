@@ -53,7 +53,12 @@ class Settings(BaseSettings):
     app: str = Field(default="", validation_alias=_name("app"), description="name of the app: its folder in app/")
     slot: str = Field(default="", validation_alias=_name("slot"), description="a or b on a host, empty elsewhere")
     release: str = Field(default="dev", validation_alias=_name("release"), description="id of the release being served")
-    env: Literal["local", "rehearsal", "staging", "production"] = Field(default="local", validation_alias=_name("env"))
+    env: str = Field(
+        default="local",
+        pattern=r"^[a-z][a-z0-9-]{0,30}$",
+        validation_alias=_name("env"),
+        description="name of the environment, such as production",
+    )
     base_path: str = Field(
         default="", validation_alias=_name("base_path"), description="where the app is mounted: /wine/"
     )

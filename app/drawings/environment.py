@@ -2,7 +2,8 @@
 
 `APP_ENVIRONMENT` says it; without it a set `AWS_REGION` means production; else local. Data is told apart three times:
 
-- **prefix**: in S3 the first folder of the storage is the name of its environment (`s3://bucket/production/...`);
+- **name**: in S3 the bucket's name, or the first folder where that has none, names its environment (`s3://team-production-data/...`,
+  `s3://bucket/production/...`); on a database server the database's name does, or else the server's;
 - **account**: outside of production the credentials must not be those of the production account;
 - **stamp**: a database and a storage carry the name of the environment that used them first.
 """
@@ -22,7 +23,7 @@ from app.drawings.tables import Setting
 
 LOCAL: Final = "local"
 PRODUCTION: Final = "production"
-NAMES: Final = (LOCAL, "rehearsal", "staging", PRODUCTION)
+NAMES: Final = (LOCAL, "rehearsal", "demo", "staging", PRODUCTION)
 
 _STAMP: Final = "environment"
 _STAMP_KEY: Final = "environment.txt"
@@ -74,11 +75,18 @@ def _check_storage(here: str, storage: str) -> None:
     parts = urlsplit(storage)
     if parts.scheme == "file":
         return
-    first, *rest = unquote(parts.path).strip("/").split("/")
-    if first != here or any(not _FOLDER.fullmatch(name) for name in rest):
+    folders = unquote(parts.path).strip("/").split("/")
+    named = _named(parts.netloc) or set(folders[:1])
+    if named != {here} or any(not _FOLDER.fullmatch(name) for name in folders if folders != [""]):
         raise WrongEnvironment(
-            f"storage {storage!r} is not of environment {here}: expected s3://<bucket>/{here} or a folder below it"
+            f"storage {storage!r} is not of environment {here}: expected a bucket with {here!r} as a word of its name, "
+            f"or s3://<bucket>/{here}, or a folder below"
         )
+
+
+def _named(text: str) -> set[str]:
+    """The environments that a name has as a word."""
+    return set(re.split(r"[^a-z0-9]+", text.casefold())) & set(NAMES)
 
 
 def _check_database(here: str, url: str) -> None:
@@ -91,10 +99,10 @@ def _check_database(here: str, url: str) -> None:
     host = parsed.host or str(parsed.query.get("host", ""))
     if host in _HERE or host.startswith("/"):
         return
-    words = re.split(r"[^a-z0-9]+", (parsed.database or "").casefold())
-    if here not in words:
+    if (_named(parsed.database or "") or _named(host.partition(".")[0])) != {here}:
         raise WrongEnvironment(
-            f"database {parsed.database!r} on {host} is not of environment {here}: its name must contain {here!r} as a word"
+            f"database {parsed.database!r} on {host} is not of environment {here}: its name, or else its server's, must contain "
+            f"{here!r} as a word"
         )
 
 

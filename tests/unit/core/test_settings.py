@@ -56,8 +56,17 @@ def test_an_empty_variable_means_not_set(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PERGOLA_ENV", "prod")
-    with pytest.raises(SettingsError, match=r"PERGOLA_ENV.*'production'"):
+    monkeypatch.setenv("PERGOLA_LOG_LEVEL", "LOUD")
+    with pytest.raises(SettingsError, match=r"PERGOLA_LOG_LEVEL.*'WARNING'"):
+        get_settings()
+
+
+def test_an_environment_has_the_name_that_its_inventory_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERGOLA_ENV", "demo")
+    assert get_settings().env == "demo"
+    clear_settings()
+    monkeypatch.setenv("PERGOLA_ENV", "No Name")
+    with pytest.raises(SettingsError, match="PERGOLA_ENV"):
         get_settings()
 
 

@@ -293,12 +293,21 @@ def test_an_unknown_environment_is_an_error() -> None:
 segments = st.lists(st.sampled_from([*NAMES, "..", ".", "", "a", "%2e%2e", "LOCAL", "local/..", "x y"]), max_size=4)
 
 
-@given(here=st.sampled_from(NAMES), path=segments, used=st.sampled_from(["111", "222", ""]), known=st.booleans())
+buckets = st.sampled_from(["bucket", *(f"team-{name}-0123-data" for name in NAMES), "team-staging-production"])
+
+
+@given(
+    here=st.sampled_from(NAMES),
+    bucket=buckets,
+    path=segments,
+    used=st.sampled_from(["111", "222", ""]),
+    known=st.booleans(),
+)
 def test_production_data_is_not_reachable_from_other_settings(
-    here: str, path: list[str], used: str, known: bool
+    here: str, bucket: str, path: list[str], used: str, known: bool
 ) -> None:
-    """Whatever the storage's address: it is opened only when its first folder is the environment's, and no way leads out of it."""
-    storage = f"s3://bucket/{'/'.join(path)}"
+    """Whatever the storage's address: it is opened only when its bucket's name or its first folder is the environment's, and no way leads out."""
+    storage = f"s3://{bucket}/{'/'.join(path)}"
     production = "111" if known else ""
     try:
         check_places(
@@ -310,7 +319,9 @@ def test_production_data_is_not_reachable_from_other_settings(
     from urllib.parse import unquote, urlsplit
 
     reached = normpath(unquote(urlsplit(storage).path)).strip("/").split("/")
-    assert reached[0] == here
+    assert (bucket == "bucket" and reached[0] == here) or here in bucket.split("-")
+    assert ".." not in reached
+    assert not (set(bucket.split("-")) & set(NAMES)) - {here}
     if known and here != "production":
         assert used != production
     if known and here == "production":
@@ -328,8 +339,21 @@ def test_a_database_elsewhere_carries_its_environments_name(here: str, host: str
         assert other == here
 
 
-@pytest.mark.parametrize("first", NAMES)
-@pytest.mark.parametrize("second", NAMES)
+def test_the_places_of_a_fleet_carry_its_environments_name() -> None:
+    """What the cloud plan gives an app: a bucket and a server of its environment, a folder and a database of its own name."""
+    places = {
+        "storage": "s3://pergola-staging-123456789012-data/drawings",
+        "database_url": "postgresql+psycopg2://pergola_drawings_0a1b2c3d:x@pergola-staging-db.c1.us-east-1.rds.amazonaws.com:5432/pergola_drawings",
+    }
+    check_places("staging", **places)
+    with pytest.raises(WrongEnvironment, match="is not of environment production"):
+        check_places("production", **places)
+    with pytest.raises(WrongEnvironment, match="is not of environment local"):
+        check_places("local", storage="file:///x", database_url=places["database_url"])
+
+
+@pytest.mark.parametrize("first", NAMES[:3])
+@pytest.mark.parametrize("second", NAMES[:3])
 def test_data_is_stamped_by_who_used_it_first(
     first: str, second: str, storage: FolderStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
