@@ -24,7 +24,7 @@ from cvat_sdk.core.helpers import get_paginated_collection
 from cvat_sdk.core.proxies.jobs import Job
 from cvat_sdk.core.proxies.tasks import Task
 from cvat_sdk.core.proxies.types import Location
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError, ResponseError
 
 from app.ava.clips import MOST_MEMBERS
 from app.ava.cvat_xml import LONGEST
@@ -268,7 +268,7 @@ def _errors(doing: str) -> Iterator[None]:
         _say(error, doing)
     except HTTPError as error:
         failures.inc()
-        raise CvatError(f"CVAT does not answer (could not {doing}: {type(error).__name__})", again=True) from error
+        raise CvatError(f"CVAT does not answer (could not {doing}: {_why(error)})", again=True) from error
     except CvatSdkException as error:
         failures.inc()
         raise CvatError(f"CVAT could not {doing}: {str(error)[:300]}", again=True) from error
@@ -280,6 +280,12 @@ def _errors(doing: str) -> Iterator[None]:
             f"CVAT's answer is not understood (could not {doing}); is CVAT_HOST a CVAT of the SDK's version?",
             again=True,
         ) from error
+
+
+def _why(error: HTTPError) -> str:
+    """In a few words; urllib3's own have addresses of objects in them."""
+    reason = error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
+    return str(reason) if isinstance(reason, ResponseError) else type(reason).__name__
 
 
 def _say(error: Any, doing: str) -> NoReturn:

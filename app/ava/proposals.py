@@ -33,7 +33,8 @@ class ProposalError(Exception):
 def _dtype(code: Any, *_: Any) -> np.dtype[Any]:
     if not isinstance(code, str) or code not in _DTYPES:
         raise ProposalError(f"the pickle has an array of {str(code)[:20]!r}; only arrays of numbers are read")
-    return np.dtype(code)
+    # a copy: its state is set next, and NumPy's own dtypes are shared by everybody
+    return np.dtype(code, align=False, copy=True)
 
 
 def _array(kind: Any, shape: Any, _code: Any) -> np.ndarray[Any, Any]:
@@ -54,7 +55,15 @@ def _scalar(dtype: Any, data: Any) -> float:
     return float(np.frombuffer(data, dtype)[0])
 
 
+def _latin1(text: Any, encoding: Any) -> bytes:
+    """Bytes as protocol 2 writes them."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ProposalError("the pickle has text that cannot be read")
+    return text.encode("latin1")
+
+
 _ALLOWED: Final[Mapping[tuple[str, str], Any]] = {
+    ("_codecs", "encode"): _latin1,
     ("numpy", "dtype"): _dtype,
     ("numpy", "ndarray"): np.ndarray,
     **{

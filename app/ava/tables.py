@@ -1,6 +1,6 @@
 """Tables of AVA Dataset Management. Times are seconds since 1970; what is a list or a mapping is JSON."""
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, deferred, mapped_column
 
 from app.core.database import Base
@@ -39,7 +39,7 @@ class Clip(Base):
     name: Mapped[str] = mapped_column(String(120), primary_key=True)
     storage_key: Mapped[str] = mapped_column(String(300))
     sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     frames: Mapped[int]
     width: Mapped[int]
     height: Mapped[int]
@@ -153,8 +153,8 @@ class Upload(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     filename: Mapped[str] = mapped_column(String(200))
-    size_bytes: Mapped[int]
-    part_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    part_bytes: Mapped[int] = mapped_column(BigInteger)
     storage_key: Mapped[str] = mapped_column(String(300))
     multipart_id: Mapped[str | None] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(10), index=True)

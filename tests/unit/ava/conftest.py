@@ -148,7 +148,15 @@ def do_work(api: TestClient, most: int = 10_000) -> int:
     return count
 
 
-def box(track: int, frame: int, left: float = 100.0, top: float = 100.0, width: float = 100.0, height: float = 200.0, **said: str) -> Box:
+def box(
+    track: int,
+    frame: int,
+    left: float = 100.0,
+    top: float = 100.0,
+    width: float = 100.0,
+    height: float = 200.0,
+    **said: str,
+) -> Box:
     return Box(track, frame, left, top, left + width, top + height, said)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import io
 import json
+import random
 import re
 import secrets
 import threading
@@ -47,7 +48,9 @@ class Attribute(Strict):
 class Label(Strict):
     name: StrictStr
     color: StrictStr | None = None
-    type: Literal["any", "rectangle", "polygon", "cuboid", "points", "mask", "tag", "skeleton", "ellipse", "polyline"] = "any"
+    type: Literal[
+        "any", "rectangle", "polygon", "cuboid", "points", "mask", "tag", "skeleton", "ellipse", "polyline"
+    ] = "any"
     attributes: list[Attribute] = []
 
 
@@ -111,9 +114,9 @@ class Login(Strict):
 class Shape:
     frame: int
     points: tuple[float, float, float, float]
-    outside: bool
-    occluded: bool
     attributes: dict[str, str]
+    outside: bool = False
+    occluded: bool = False
 
 
 @dataclass
@@ -134,7 +137,7 @@ class Track:
                 if there is not None and not there.outside:
                     share = (frame - here.frame) / (there.frame - here.frame)
                     points = tuple(a + (b - a) * share for a, b in zip(here.points, there.points, strict=True))  # type: ignore[assignment]
-                told[frame] = (Shape(frame, points, False, here.occluded, dict(here.attributes)), False)
+                told[frame] = (Shape(frame, points, dict(here.attributes), occluded=here.occluded), False)
         return {frame: one for frame, one in sorted(told.items()) if frame <= last}
 
 
@@ -215,7 +218,9 @@ class Cvat:
     def start(self) -> Cvat:
         import socket
 
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets no TCP_NODELAY otherwise
+        listening = socket.socket(
+            socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        )  # asyncio sets no TCP_NODELAY otherwise
         listening.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(make_app(self), log_level="error", lifespan="off"))
@@ -297,9 +302,32 @@ class Cvat:
             sign = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
             headers = {"Content-Type": "application/json", "X-Signature-256": sign}
             try:
-                self.deliveries.append(httpx.post(hook["target_url"], content=body, headers=headers, timeout=10).status_code)
+                self.deliveries.append(
+                    httpx.post(hook["target_url"], content=body, headers=headers, timeout=10).status_code
+                )
             except httpx.HTTPError:
                 self.deliveries.append(0)
+
+
+class Annotator:
+    """Gives every person attributes from a seed; a careless one says something else now and then, and draws a little off."""
+
+    def __init__(self, options: dict[str, list[str]], clip: str, careless: float = 0.0) -> None:
+        self.options, self.clip, self.careless = options, clip, careless
+
+    def __call__(self, tracks: list[Track]) -> None:
+        slip = random.Random(f"{self.clip} slips")  # noqa: S311 - no secret
+        for number, track in enumerate(tracks):
+            truth = random.Random(f"{self.clip} {number}")  # noqa: S311 - no secret
+            said = {name: truth.choice(options[1:]) for name, options in self.options.items()}
+            for shape in track.shapes:
+                shape.attributes = {
+                    name: slip.choice(self.options[name]) if slip.random() < self.careless else value
+                    for name, value in said.items()
+                }
+                if self.careless:
+                    left, top, right, bottom = shape.points
+                    shape.points = (left + slip.uniform(-2, 2), top, right, bottom)
 
 
 def refuse(status: int, detail: Any) -> HTTPException:
@@ -382,7 +410,12 @@ def task_out(cvat: Cvat, task: Task) -> dict[str, Any]:
         "guide_id": None,
         "assignee_updated_date": None,
         "validation_mode": None,
-        "jobs": {"count": len(task.jobs), "completed": 0, "validation": 0, "url": f"{cvat.url}/api/jobs?task_id={task.id}"},
+        "jobs": {
+            "count": len(task.jobs),
+            "completed": 0,
+            "validation": 0,
+            "url": f"{cvat.url}/api/jobs?task_id={task.id}",
+        },
         "labels": {"url": f"{cvat.url}/api/labels?task_id={task.id}"},
     }
 
@@ -414,7 +447,19 @@ def project_out(cvat: Cvat, number: int) -> dict[str, Any]:
 def webhook_out(cvat: Cvat, number: int) -> dict[str, Any]:
     hook = cvat.webhooks[number]
     return {
-        **{key: hook[key] for key in ("target_url", "type", "events", "content_type", "is_active", "enable_ssl", "project_id", "description")},
+        **{
+            key: hook[key]
+            for key in (
+                "target_url",
+                "type",
+                "events",
+                "content_type",
+                "is_active",
+                "enable_ssl",
+                "project_id",
+                "description",
+            )
+        },
         "id": number,
         "url": f"{cvat.url}/api/webhooks/{number}",
         "organization": None,
@@ -446,7 +491,7 @@ def read_xml(data: bytes, labels: list[dict[str, Any]], frames: int) -> list[Tra
                 if value not in known[label].get(name, []):
                     raise ValueError(f"{name}={value} is not in the project")
             points = tuple(float(box.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
-            shapes.append(Shape(frame, points, outside, box.get("occluded") == "1", attributes))  # type: ignore[arg-type]
+            shapes.append(Shape(frame, points, attributes, outside=outside, occluded=box.get("occluded") == "1"))  # type: ignore[arg-type]
         if shapes:
             tracks.append(Track(shapes))
     return tracks
@@ -504,7 +549,9 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
         if path not in {"/api/auth/login", "/api/server/about"}:
             if request.cookies.get("sessionid") not in cvat.sessions:
                 return JSONResponse({"detail": "Authentication credentials were not provided."}, 401)
-            if request.method not in {"GET", "HEAD"} and request.headers.get("x-csrftoken") != request.cookies.get("csrftoken"):
+            if request.method not in {"GET", "HEAD"} and request.headers.get("x-csrftoken") != request.cookies.get(
+                "csrftoken"
+            ):
                 return JSONResponse({"detail": "CSRF Failed"}, 403)
         response: Response = await call_next(request)
         return response
@@ -521,7 +568,9 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
             raise refuse(400, json.loads(error.json(include_url=False, include_context=False))) from None
 
     def page(request: Request, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        size = min(int(request.query_params.get("page_size", cvat.page_size)), cvat.page_size)  # CVAT caps what is asked for
+        size = min(
+            int(request.query_params.get("page_size", cvat.page_size)), cvat.page_size
+        )  # CVAT caps what is asked for
         number = int(request.query_params.get("page", 1))
         pages = max(1, -(-len(rows) // size))
         if not 1 <= number <= pages:
@@ -574,7 +623,9 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
     async def projects(request: Request) -> dict[str, Any]:
         only(request, "name", "search", "page", "page_size", "org")
         name = request.query_params.get("name")
-        return page(request, [project_out(cvat, number) for number, one in cvat.projects.items() if name in {None, one["name"]}])
+        return page(
+            request, [project_out(cvat, number) for number, one in cvat.projects.items() if name in {None, one["name"]}]
+        )
 
     @app.post("/api/projects", status_code=201)
     async def make_project(request: Request) -> dict[str, Any]:
@@ -588,7 +639,10 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
     async def webhooks(request: Request) -> dict[str, Any]:
         only(request, "project_id", "page", "page_size", "org", "type")
         project = request.query_params.get("project_id")
-        return page(request, [webhook_out(cvat, n) for n, hook in cvat.webhooks.items() if project in {None, str(hook["project_id"])}])
+        return page(
+            request,
+            [webhook_out(cvat, n) for n, hook in cvat.webhooks.items() if project in {None, str(hook["project_id"])}],
+        )
 
     @app.post("/api/webhooks", status_code=201)
     async def make_webhook(request: Request) -> dict[str, Any]:
@@ -692,7 +746,9 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
             if len(upload["data"]) == upload["length"]:
                 upload["into"][upload["name"]] = upload["data"]
         status = 204 if request.method == "PATCH" else 200
-        return Response(status_code=status, headers={"Upload-Offset": str(len(upload["data"])), "Upload-Filename": upload["name"]})
+        return Response(
+            status_code=status, headers={"Upload-Offset": str(len(upload["data"])), "Upload-Filename": upload["name"]}
+        )
 
     @app.post("/api/tasks/{number}/annotations/")
     @app.post("/api/tasks/{number}/annotations")
@@ -728,7 +784,15 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
             "status": status,
             "message": one.failed or "",
             "id": one.id,
-            "operation": {"type": one.kind, "format": None, "project_id": None, "task_id": None, "job_id": None, "function_id": None, **one.target},
+            "operation": {
+                "type": one.kind,
+                "format": None,
+                "project_id": None,
+                "task_id": None,
+                "job_id": None,
+                "function_id": None,
+                **one.target,
+            },
             "progress": None,
             "created_date": "2026-01-01T00:00:00Z",
             "started_date": None,
@@ -790,7 +854,9 @@ def make_app(cvat: Cvat) -> FastAPI:  # noqa: C901, PLR0915 - one server, read f
 
         rq_id = background("export", work, target="job", job_id=number)
         one = cvat.requests[rq_id]
-        one.url = f"{cvat.url}/api/jobs/{number}/dataset/download?rq_id={base64.urlsafe_b64encode(rq_id.encode()).decode()}"
+        one.url = (
+            f"{cvat.url}/api/jobs/{number}/dataset/download?rq_id={base64.urlsafe_b64encode(rq_id.encode()).decode()}"
+        )
         return JSONResponse({"rq_id": rq_id}, 202)
 
     @app.get("/api/jobs/{number}/dataset/download")

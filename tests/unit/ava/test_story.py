@@ -3,13 +3,11 @@
 import csv
 import io
 import json
-import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
@@ -19,13 +17,15 @@ from app.ava.proposals import read_pickle
 from app.core.storage import FolderStorage
 
 from .conftest import do_work, give_clips
-from .cvat_stand_in import Cvat, Track
+from .cvat_stand_in import Annotator, Cvat
 
 
 @pytest.fixture
 def reachable(api: TestClient) -> Iterator[str]:
     """The same API on a port, for CVAT's webhook."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets no TCP_NODELAY otherwise
+    listening = socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # asyncio sets no TCP_NODELAY otherwise
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(api.app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -37,28 +37,14 @@ def reachable(api: TestClient) -> Iterator[str]:
     thread.join(10)
 
 
-class Annotator:
-    """Gives every person attributes from a seed; a careless one says something else now and then, and draws a little off."""
-
-    def __init__(self, options: dict[str, list[str]], clip: str, careless: float = 0.0) -> None:
-        self.options, self.clip, self.careless = options, clip, careless
-
-    def __call__(self, tracks: list[Track]) -> None:
-        slip = random.Random(f"{self.clip} slips")
-        for number, track in enumerate(tracks):
-            truth = random.Random(f"{self.clip} {number}")
-            said = {name: truth.choice(options[1:]) for name, options in self.options.items()}
-            for shape in track.shapes:
-                shape.attributes = {
-                    name: slip.choice(self.options[name]) if slip.random() < self.careless else value for name, value in said.items()
-                }
-                if self.careless:
-                    left, top, right, bottom = shape.points
-                    shape.points = (left + slip.uniform(-2, 2), top, right, bottom)
-
-
-def test_ten_clips_from_proposals_to_a_dataset(
-    cvat: Cvat, api: TestClient, reachable: str, storage: FolderStorage, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+def test_ten_clips_from_proposals_to_a_dataset(  # noqa: PLR0915 - one story, read from top to bottom
+    cvat: Cvat,
+    api: TestClient,
+    reachable: str,
+    storage: FolderStorage,
+    tmp_path: Path,
+    shared_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = api.app.state.context.settings  # type: ignore[attr-defined]
     monkeypatch.setattr(settings, "webhook_url", f"{reachable}/webhooks/cvat")
@@ -71,7 +57,13 @@ def test_ten_clips_from_proposals_to_a_dataset(
 
     # a name that another contains: users are found by their exact name
     cvat.add_users("ann", "anna", "bob", "carol")
-    asked = {"project_name": "street", "annotators": ["ann", "bob", "carol"], "overlap_percentage": 40, "clips": clips, "seed": 4}
+    asked = {
+        "project_name": "street",
+        "annotators": ["ann", "bob", "carol"],
+        "overlap_percentage": 40,
+        "clips": clips,
+        "seed": 4,
+    }
     made = api.post("/projects", json=asked)
     assert made.status_code == 201, made.text
     plan = made.json()["plan"]
@@ -126,7 +118,12 @@ def test_ten_clips_from_proposals_to_a_dataset(
 
     assert api.post("/datasets", json={"project_id": project}).status_code == 400  # nothing is approved yet
     ids = [task["id"] for task in tasks]
-    assert api.post("/quality-control/update-task-status", json={"task_ids": ids, "new_status": "approved"}).json()["updated"] == 14
+    assert (
+        api.post("/quality-control/update-task-status", json={"task_ids": ids, "new_status": "approved"}).json()[
+            "updated"
+        ]
+        == 14
+    )
     built = api.post("/datasets", json={"project_id": project}).json()
     manifest = built["manifest"]
     assert manifest["clips"] == 10
@@ -134,7 +131,13 @@ def test_ten_clips_from_proposals_to_a_dataset(
     rows = list(csv.reader(io.StringIO(api.get(f"/datasets/{built['id']}/files/annotations.csv").text)))
     assert len(rows) == manifest["rows"]
     assert {len(row) for row in rows} == {8}
-    assert all(0 <= float(r[2]) < float(r[4]) <= 1 and 0 <= float(r[3]) < float(r[5]) <= 1 and 1 <= int(r[6]) <= 50 and int(r[7]) >= 1 for r in rows)
+    assert all(
+        0 <= float(r[2]) < float(r[4]) <= 1
+        and 0 <= float(r[3]) < float(r[5]) <= 1
+        and 1 <= int(r[6]) <= 50
+        and int(r[7]) >= 1
+        for r in rows
+    )
     per_box: dict[tuple[str, str, str], set[tuple[str, ...]]] = {}
     for row in rows:
         per_box.setdefault((row[0], row[1], row[7]), set()).add(tuple(row[2:6]))
@@ -144,5 +147,3 @@ def test_ten_clips_from_proposals_to_a_dataset(
     assert json.loads(api.get(f"/datasets/{built['id']}/files/manifest.json").text) == manifest
     summary = api.get("/metrics/summary", params={"project_id": project}).json()
     assert summary["events"]["export_time"] == 14
-
-
