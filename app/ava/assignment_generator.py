@@ -45,8 +45,14 @@ def generate(
     """
     _check(clips, annotators, overlap_percentage)
     shared = len(clips) * overlap_percentage // 100
-    if shared:
-        _check_overlap(annotators, k)
+    if overlap_percentage and len(annotators) == 1:
+        raise AssignmentError(
+            f"Overlap needs a second annotator, and {annotators[0]!r} is the only one: name another, or set the overlap to 0 %."
+        )
+    if shared and not 2 <= k <= len(annotators):
+        raise AssignmentError(
+            f"{k} annotators for an overlap clip are not possible with {len(annotators)}: choose 2 to {len(annotators)}."
+        )
     chance = random.Random(seed)  # noqa: S311 - a plan that can be made again, no secret
     order = list(clips)
     chance.shuffle(order)
@@ -80,17 +86,6 @@ def _check(clips: Sequence[str], annotators: Sequence[str], percentage: int) -> 
             raise AssignmentError(f"The {what} {twice[0]!r} is there twice; name each once.")
     if percentage % STEP or not 0 <= percentage <= 100:
         raise AssignmentError(f"An overlap of {percentage} % is not possible: 0 to 100 in steps of {STEP}.")
-
-
-def _check_overlap(annotators: Sequence[str], k: int) -> None:
-    if len(annotators) == 1:
-        raise AssignmentError(
-            f"Overlap needs a second annotator, and {annotators[0]!r} is the only one: name another, or set the overlap to 0 %."
-        )
-    if not 2 <= k <= len(annotators):
-        raise AssignmentError(
-            f"{k} annotators for an overlap clip are not possible with {len(annotators)}: choose 2 to {len(annotators)}."
-        )
 
 
 def check_plan(plan: Iterable[Assignment], clips: Sequence[str], annotators: Sequence[str]) -> list[Assignment]:

@@ -314,6 +314,7 @@ def connect(settings: AvaSettings, beat: Callable[[], None] = _nothing) -> Itera
     """A session with CVAT, as the settings say. `beat` is called while CVAT works. Raises CvatError."""
     if not settings.cvat_host:
         raise CvatError("CVAT is not set up: give CVAT_HOST, CVAT_USERNAME and CVAT_PASSWORD.", again=True)
+    logging.getLogger("cvat_sdk").setLevel(logging.WARNING)  # it tells of every file; failures say enough
     with _errors("begin a session"):
         client = _PatientClient(
             settings.cvat_host.rstrip("/"),

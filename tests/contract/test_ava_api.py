@@ -86,6 +86,7 @@ def operations() -> list[tuple[str, str]]:
         (method.lower(), route.path)  # type: ignore[attr-defined]
         for part in (projects.routes, control.routes)
         for route in part.routes
+        if route.include_in_schema  # type: ignore[attr-defined]
         for method in route.methods  # type: ignore[attr-defined]
     )
 

@@ -1,5 +1,6 @@
 """Projects, clips, uploads and proposals: what comes before annotating."""
 
+from pathlib import Path as Files
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
@@ -28,6 +29,8 @@ _BINARY: Final = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+STATIC: Final = Files(__file__).resolve().parents[1] / "static"
 
 routes = APIRouter()
 
@@ -185,6 +188,25 @@ def list_uploads(limit: Annotated[int, Query(ge=1, le=200)] = 20) -> schemas.Upl
     with database.session(read_only=True) as db:
         rows = db.scalars(select(Upload).order_by(Upload.created_at.desc()).limit(limit)).all()
     return schemas.Uploads(uploads=[schemas.UploadOut(**uploads.told(row)) for row in rows])
+
+
+@routes.get("/uploads/page", include_in_schema=False)
+def upload_page(parts: Parts) -> Response:
+    """A page that sends large files in parts: a screen of Streamlit would hold them in memory."""
+    limit = f"{parts.settings.upload_bytes / 1024**3:.3g} GiB"
+    page = (STATIC / "upload.html").read_text(encoding="utf-8").replace("5 GiB", limit)
+    # parts for a bucket go to the bucket's own address
+    where = "https: http://127.0.0.1:* http://localhost:*" if parts.uploads.presigned else ""
+    policy = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {where}; frame-ancestors 'self'"
+    )
+    return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+
+@routes.get("/uploads/page/{name}", include_in_schema=False)
+def upload_asset(name: Annotated[str, Path(pattern=r"^upload\.(js|css)$")]) -> Response:
+    """Its script and its looks."""
+    return Response((STATIC / name).read_bytes(), media_type="text/javascript" if name.endswith(".js") else "text/css")
 
 
 @routes.get(

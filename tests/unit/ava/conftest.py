@@ -2,7 +2,9 @@
 
 import importlib
 import os
+import socket
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from app.ava import attributes, clips, service
@@ -167,3 +170,20 @@ def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.02)
     return found
+
+
+@pytest.fixture
+def reachable(api: TestClient) -> Iterator[str]:
+    """The same API on a port, for CVAT's webhook."""
+    listening = socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # asyncio sets no TCP_NODELAY otherwise
+    listening.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(api.app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)

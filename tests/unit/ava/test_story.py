@@ -3,14 +3,9 @@
 import csv
 import io
 import json
-import socket
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from app.ava.proposals import read_pickle
@@ -18,23 +13,6 @@ from app.core.storage import FolderStorage
 
 from .conftest import do_work, give_clips
 from .cvat_stand_in import Annotator, Cvat
-
-
-@pytest.fixture
-def reachable(api: TestClient) -> Iterator[str]:
-    """The same API on a port, for CVAT's webhook."""
-    listening = socket.socket(
-        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )  # asyncio sets no TCP_NODELAY otherwise
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(api.app, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
 
 
 def test_ten_clips_from_proposals_to_a_dataset(  # noqa: PLR0915 - one story, read from top to bottom
