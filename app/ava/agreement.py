@@ -64,17 +64,40 @@ def kappas(tables: Floats) -> Floats:
         return np.where((totals > 0) & (1 - expected > 1e-12), (observed - expected) / (1 - expected), np.nan)
 
 
-def kappa(first: Codes, second: Codes, clusters: Codes, categories: int, *, draws: int = DRAWS, seed: int = 0) -> Kappa:
+@dataclass(frozen=True)
+class Drawn:
+    """Bootstrap samples: the cluster of each item, and how often each sample has each cluster, (draws, clusters)."""
+
+    cluster: Codes
+    weights: Codes
+
+
+def draw(clusters: Codes, *, draws: int = DRAWS, seed: int = 0) -> Drawn:
+    """Draw clusters with replacement.
+
+    Args:
+        clusters: What is drawn: the person each item shows. Boxes of one person are alike from frame to frame, so drawing single boxes
+            would give an interval that is much too narrow (Field and Welsh 2007, cluster bootstrap).
+        draws: Number of bootstrap samples.
+        seed: Of the drawing.
+    """
+    _, cluster = np.unique(clusters, return_inverse=True)
+    count = int(cluster.max()) + 1 if len(cluster) else 0
+    if count < 2:
+        return Drawn(
+            cluster, np.zeros((0, count), dtype=np.int64)
+        )  # one person says nothing of how others would have gone
+    return Drawn(cluster, np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws))
+
+
+def kappa(first: Codes, second: Codes, drawn: Drawn, categories: int) -> Kappa:
     """Cohen's kappa of two annotators, with a bootstrap interval.
 
     Args:
         first: Category of each item by one annotator, 0 to categories - 1; 0 is `unknown`.
         second: By the other.
-        clusters: What is drawn with replacement: the person each item shows. Boxes of one person are alike from frame to frame, so
-            drawing single boxes would give an interval that is much too narrow (Field and Welsh 2007, cluster bootstrap).
+        drawn: Samples of the items, see `draw`.
         categories: How many there are.
-        draws: Number of bootstrap samples.
-        seed: Of the drawing.
     """
     support = len(first)
     labelled = int(((first != 0) | (second != 0)).sum())
@@ -83,24 +106,21 @@ def kappa(first: Codes, second: Codes, clusters: Codes, categories: int, *, draw
     value = float(kappas(confusion(first, second, categories)))
     if np.isnan(value):
         return Kappa(None, support, labelled, None, None)
-    low, high = _interval(first, second, clusters, categories, draws, seed)
+    low, high = _interval(first, second, drawn)
     return Kappa(value, support, labelled, low, high)
 
 
-def _interval(
-    first: Codes, second: Codes, clusters: Codes, categories: int, draws: int, seed: int
-) -> tuple[float | None, float | None]:
-    _, where = np.unique(clusters, return_inverse=True)
-    count = int(where.max()) + 1
-    if count < 2:
-        return None, None  # one person says nothing of how others would have gone
-    cells = categories**2
-    each = np.bincount(where * cells + first * categories + second, minlength=count * cells).reshape(count, cells)
-    used = each.sum(axis=0) > 0  # most cells are empty: leave them out of the product
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    tables = np.zeros((draws, cells))
-    tables[:, used] = weights @ each[:, used]
-    found = kappas(tables.reshape(draws, categories, categories))
+def _interval(first: Codes, second: Codes, drawn: Drawn) -> tuple[float | None, float | None]:
+    draws, count = drawn.weights.shape
+    if not draws:
+        return None, None
+    # only categories that were given: the others are rows and columns of zeros
+    given, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
+    ours, theirs = codes[: len(first)], codes[len(first) :]
+    size = len(given)
+    cells = size**2
+    each = np.bincount(drawn.cluster * cells + ours * size + theirs, minlength=count * cells).reshape(count, cells)
+    found = kappas((drawn.weights @ each).astype(float).reshape(draws, size, size))
     found = found[~np.isnan(found)]
     if len(found) < draws / 2:
         return None, None

@@ -1,13 +1,13 @@
 """Which box of one annotator is which box of another: by where they are, never by their numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from app.ava.boxes import Box, Floats, by_frame, by_track, corners
+from app.ava.boxes import Box, Floats, by_frame, corners
 
 MATCH_IOU: Final = 0.5
 
@@ -51,48 +51,51 @@ class Pair:
         return self.first is not None and self.second is not None and self.iou >= MATCH_IOU
 
 
-def pair_up(first: Sequence[Box], second: Sequence[Box]) -> list[Pair]:
-    """Pair the boxes of two annotators frame by frame; every box is in exactly one pair."""
+@dataclass(frozen=True)
+class Matched:
+    """The boxes of two annotators of one clip, paired.
+
+    `pairs` have every box exactly once. `tubes` are the IoU of tracks: for two tracks, the sum of IoU over the frames that both have, by
+    the number of frames that either has; tracks are assigned to each other by it, and one without a partner counts 0.
+    """
+
+    first: Sequence[Box]
+    second: Sequence[Box]
+    pairs: list[Pair]
+    tubes: list[float]
+
+
+def match(first: Sequence[Box], second: Sequence[Box]) -> Matched:
+    """Pair the boxes of two annotators frame by frame, and their tracks by their tubes."""
     frames_a, frames_b = by_frame(first), by_frame(second)
+    tracks_a, tracks_b = _numbered(first), _numbered(second)
+    shared = np.zeros((len(tracks_a), len(tracks_b)))  # sums of IoU
+    both = np.zeros_like(shared)  # frames that both tracks have
     pairs: list[Pair] = []
     for frame in sorted({*frames_a, *frames_b}):
         ours, theirs = frames_a.get(frame, []), frames_b.get(frame, [])
         overlaps = iou(corners(ours), corners(theirs))
+        if overlaps.size:
+            where = np.ix_([tracks_a[box.track] for box in ours], [tracks_b[box.track] for box in theirs])
+            shared[where] += overlaps
+            both[where] += 1
         found = assign(overlaps)
         pairs += [Pair(frame, ours[a], theirs[b], float(overlaps[a, b])) for a, b in found]
         with_partner = {a for a, _ in found}, {b for _, b in found}
         pairs += [Pair(frame, box, None, 0.0) for number, box in enumerate(ours) if number not in with_partner[0]]
         pairs += [Pair(frame, None, box, 0.0) for number, box in enumerate(theirs) if number not in with_partner[1]]
-    return pairs
+    either = _lengths(first, tracks_a)[:, None] + _lengths(second, tracks_b)[None, :] - both
+    tubes = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+    matched = [float(tubes[pair]) for pair in assign(tubes)]
+    return Matched(first, second, pairs, matched + [0.0] * (len(tracks_a) + len(tracks_b) - 2 * len(matched)))
 
 
-def tube_ious(first: Sequence[Box], second: Sequence[Box]) -> list[float]:
-    """IoU of tubes: for two tracks, the sum of IoU over the frames that both have, by the number of frames that either has.
-
-    Tracks are assigned to each other by it; one without a partner counts 0.
-    """
-    tubes_a, tubes_b = list(by_track(first).values()), list(by_track(second).values())
-    if not tubes_a and not tubes_b:
-        return []
-    overlaps = np.zeros((len(tubes_a), len(tubes_b)))
-    maps_b = [{box.frame: box for box in tube} for tube in tubes_b]
-    for row, tube in enumerate(tubes_a):
-        for column, other in enumerate(maps_b):
-            both = [box for box in tube if box.frame in other]
-            if both:
-                each = iou_of_rows(corners(both), corners([other[box.frame] for box in both]))
-                overlaps[row, column] = float(each.sum()) / (len(tube) + len(other) - len(both))
-    found = [float(overlaps[pair]) for pair in assign(overlaps)]
-    return found + [0.0] * (len(tubes_a) + len(tubes_b) - 2 * len(found))
+def _numbered(boxes: Sequence[Box]) -> dict[int, int]:
+    return {track: number for number, track in enumerate(sorted({box.track for box in boxes}))}
 
 
-def iou_of_rows(first: Floats, second: Floats) -> Floats:
-    """IoU of each row of (n, 4) with the same row of another (n, 4): (n,)."""
-    shared = np.prod(
-        np.clip(np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2]), 0, None), axis=1
-    )
-    union = np.prod(first[:, 2:] - first[:, :2], axis=1) + np.prod(second[:, 2:] - second[:, :2], axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+def _lengths(boxes: Sequence[Box], tracks: Mapping[int, int]) -> Floats:
+    return np.bincount([tracks[box.track] for box in boxes], minlength=len(tracks)).astype(float)
 
 
 def group(annotators: Sequence[Sequence[Box]]) -> list[tuple[Box | None, ...]]:

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select
 
 from app.ava import agreement, quality_service, service
 from app.ava.attributes import Profile
+from app.ava.matching import Matched, match
 from app.ava.quality_service import Agreement, NoData
 from app.ava.service import Refused, Unknown
 from app.ava.tables import QualityMetric, Task
@@ -37,7 +38,7 @@ def check(task_ids: Sequence[int]) -> dict[str, Any]:
         profile = service.profile_of(service.find_project(db, first.project_id))
         boxes = service.boxes_of(db, task_ids)
     try:
-        found = quality_service.compare([(boxes[first.id], boxes[second.id])], profile)
+        found = quality_service.compare([match(boxes[first.id], boxes[second.id])], profile)
     except NoData:
         raise Unknown("Neither task has a box, so there is nothing to compare.") from None
     told = _report(found, first, second)
@@ -103,19 +104,17 @@ def check_project(project_id: int) -> dict[str, Any]:
         raise Unknown("No clip of this project has annotations of two people yet.")
     rows: list[tuple[Task, Task, dict[str, Any]]] = []
     empty: list[str] = []
-    between: dict[tuple[str, str], list[quality_service.Work]] = {}
+    between: dict[tuple[str, str], list[Matched]] = {}
     for clip, its in clips.items():
-        for first, second in combinations(its, 2):
-            work = (boxes[first.id], boxes[second.id])
+        for one, other in combinations(its, 2):
+            first, second = sorted((one, other), key=lambda task: task.annotator)
+            work = match(boxes[first.id], boxes[second.id])
             try:
                 rows.append((first, second, _report(quality_service.compare([work], profile), first, second)))
             except NoData:
                 empty.append(clip)
                 continue
-            if first.annotator <= second.annotator:
-                between.setdefault((first.annotator, second.annotator), []).append(work)
-            else:
-                between.setdefault((second.annotator, first.annotator), []).append((work[1], work[0]))
+            between.setdefault((first.annotator, second.annotator), []).append(work)
     _keep(rows)
     by_clip = [{task.annotator: boxes[task.id] for task in its} for its in clips.values()]
     alphas = quality_service.alphas(by_clip, profile)
@@ -131,7 +130,7 @@ def check_project(project_id: int) -> dict[str, Any]:
     }
 
 
-def _between(names: tuple[str, str], work: Sequence[quality_service.Work], profile: Profile) -> dict[str, Any]:
+def _between(names: tuple[str, str], work: Sequence[Matched], profile: Profile) -> dict[str, Any]:
     told = quality_service.as_dict(quality_service.compare(work, profile))
     return {
         "annotators": list(names),

@@ -11,7 +11,7 @@ from app.ava import agreement
 from app.ava.agreement import Kappa
 from app.ava.attributes import Profile
 from app.ava.boxes import Box, by_frame, by_track
-from app.ava.matching import MATCH_IOU, Pair, group, pair_up, tube_ious
+from app.ava.matching import MATCH_IOU, Matched, Pair, group
 
 LOW_IOU: Final = 0.5
 LOW_SHARE: Final = 0.7
@@ -58,29 +58,24 @@ class Agreement:
     worst: tuple[Pair, ...] = field(default=(), repr=False)
 
 
-Work = tuple[Sequence[Box], Sequence[Box]]
-
-
-def compare(work: Sequence[Work], profile: Profile, *, seed: int = 0) -> Agreement:
+def compare(work: Sequence[Matched], profile: Profile, *, seed: int = 0) -> Agreement:
     """Compare what two annotators made of the same clips.
 
     Args:
-        work: For each clip the boxes of the first and of the second annotator.
+        work: For each clip the boxes of the first and of the second annotator, matched.
         profile: The attributes.
         seed: Of the bootstrap.
 
     Raises:
         NoData: There is no box at all.
     """
-    paired = [pair_up(first, second) for first, second in work]
-    pairs = [pair for each in paired for pair in each]
+    pairs = [pair for each in work for pair in each.pairs]
     if not pairs:
         raise NoData
-    count_a, count_b = (sum(len(each[place]) for each in work) for place in (0, 1))
+    count_a, count_b = sum(len(each.first) for each in work), sum(len(each.second) for each in work)
     matched = [pair for pair in pairs if pair.matched]
     overlaps = np.array([pair.iou for pair in pairs])
-    tubes = [value for first, second in work for value in tube_ious(first, second)]
-    found = _kappas(paired, profile, seed)
+    found = _kappas([each.pairs for each in work], profile, seed)
     mean_iou, share = float(overlaps.mean()), float((overlaps >= MATCH_IOU).mean())
     macro = agreement.mean([one.value for one in found.values()])
     return Agreement(
@@ -94,10 +89,10 @@ def compare(work: Sequence[Work], profile: Profile, *, seed: int = 0) -> Agreeme
         average_iou=mean_iou,
         average_iou_matched=float(np.mean([pair.iou for pair in matched])) if matched else None,
         share=share,
-        tube_iou=float(np.mean(tubes)),
+        tube_iou=float(np.mean([value for each in work for value in each.tubes])),
         kappas=found,
         macro_kappa=macro,
-        flips=(flip_rate([first for first, _ in work], profile), flip_rate([second for _, second in work], profile)),
+        flips=(flip_rate([each.first for each in work], profile), flip_rate([each.second for each in work], profile)),
         warnings=warnings(mean_iou, share, macro, found),
         worst=tuple(worst(pairs)),
     )
@@ -111,7 +106,7 @@ def _kappas(paired: Sequence[Sequence[Pair]], profile: Profile, seed: int) -> di
         for pair in pairs
         if pair.matched and pair.first is not None and pair.second is not None
     ]
-    clusters = np.array([clip * 2**32 + both[0].track for clip, both in items], dtype=np.int64)
+    drawn = agreement.draw(np.array([clip * 2**32 + both[0].track for clip, both in items], dtype=np.int64), seed=seed)
     told: dict[str, Kappa] = {}
     for name, options in profile.options.items():
         code = {option: number for number, option in enumerate(options)}
@@ -119,7 +114,7 @@ def _kappas(paired: Sequence[Sequence[Pair]], profile: Profile, seed: int) -> di
             np.array([code.get(both[place].attributes.get(name, ""), 0) for _, both in items], dtype=np.int64)
             for place in (0, 1)
         )
-        told[name] = agreement.kappa(ours, theirs, clusters, len(options), seed=seed)
+        told[name] = agreement.kappa(ours, theirs, drawn, len(options))
     return told
 
 

@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from app.ava import agreement, matching, quality_service
 from app.ava.attributes import Profile
 from app.ava.boxes import Box
-from app.ava.quality_service import NoData, alphas, compare
+from app.ava.quality_service import Agreement, NoData, alphas
 
 from .conftest import box
 
@@ -26,7 +26,7 @@ codes = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, ma
 @given(codes)
 def test_kappa_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(column) for column in zip(*pairs, strict=True))
-    ours = agreement.kappa(first, second, np.arange(len(first)), 5, draws=10)
+    ours = agreement.kappa(first, second, agreement.draw(np.arange(len(first)), draws=10), 5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = cohen_kappa_score(first, second)
@@ -76,12 +76,16 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     for trial in range(50):
         truth = chance.integers(0, 3, 40)
         other = np.where(chance.random(40) < 0.7, truth, chance.integers(0, 3, 40))  # kappa 0.7
-        found = agreement.kappa(np.repeat(truth, 15), np.repeat(other, 15), np.repeat(np.arange(40), 15), 3, seed=trial)
+        found = agreement.kappa(
+            np.repeat(truth, 15), np.repeat(other, 15), agreement.draw(np.repeat(np.arange(40), 15), seed=trial), 3
+        )
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0.7 <= found.high
         total += 1
-        single = agreement.kappa(np.repeat(truth, 15), np.repeat(other, 15), np.arange(600), 3, seed=trial)
+        single = agreement.kappa(
+            np.repeat(truth, 15), np.repeat(other, 15), agreement.draw(np.arange(600), seed=trial), 3
+        )
         assert single.low is not None
         assert single.high is not None
         assert single.high - single.low < found.high - found.low  # drawing single boxes would be far too sure
@@ -115,6 +119,12 @@ def test_iou_of_known_boxes() -> None:
 
 
 Clip = list[Box]
+
+
+def compare(clips: list[tuple[Clip, Clip]], profile: Profile) -> Agreement:
+    return quality_service.compare([matching.match(first, second) for first, second in clips], profile)
+
+
 WALKS = ("normal_walk", "fast_walk", "jogging")
 
 
