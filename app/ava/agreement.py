@@ -10,6 +10,7 @@ import numpy.typing as npt
 from app.ava.boxes import Floats
 
 DRAWS: Final = 500
+FEWEST: Final = 5  # clusters; an interval from fewer would be a guess
 INTERVAL: Final = 0.95
 Codes: TypeAlias = npt.NDArray[np.int64]
 
@@ -83,10 +84,8 @@ def draw(clusters: Codes, *, draws: int = DRAWS, seed: int = 0) -> Drawn:
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     count = int(cluster.max()) + 1 if len(cluster) else 0
-    if count < 2:
-        return Drawn(
-            cluster, np.zeros((0, count), dtype=np.int64)
-        )  # one person says nothing of how others would have gone
+    if count < FEWEST:
+        return Drawn(cluster, np.zeros((0, count), dtype=np.int64))
     return Drawn(cluster, np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws))
 
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
@@ -90,30 +90,6 @@ def _head(clip: str, profile: Profile, frames: int, size: tuple[int, int]) -> st
         f"<original_size><width>{size[0]}</width><height>{size[1]}</height></original_size>\n"
         f"<source>{escape(clip)}</source>\n</task>\n</meta>\n"
     )
-
-
-def write_images(
-    clip: str, boxes: Sequence[Box], profile: Profile, *, names: Sequence[str], size: tuple[int, int]
-) -> bytes:
-    """The same boxes in the images form: an `<image>` for each frame. Tracks have no place in it."""
-    frames: dict[int, list[Box]] = {}
-    for box in boxes:
-        frames.setdefault(box.frame, []).append(box)
-    out = [_head(clip, profile, len(names), size).replace("<mode>interpolation</mode>", "<mode>annotation</mode>")]
-    for number, name in enumerate(names):
-        out.append(f'<image id="{number}" name={quoteattr(name)} width="{size[0]}" height="{size[1]}">\n')
-        for box in frames.get(number, []):
-            said = "".join(
-                f'<attribute name="{key}">{value}</attribute>'
-                for key, value in profile.complete(box.attributes).items()
-            )
-            out.append(
-                f'<box label="{LABEL}" source="file" occluded="{int(box.occluded)}" xtl="{box.xtl:.2f}" ytl="{box.ytl:.2f}" '
-                f'xbr="{box.xbr:.2f}" ybr="{box.ybr:.2f}" z_order="0">{said}</box>\n'
-            )
-        out.append("</image>\n")
-    out.append("</annotations>\n")
-    return "".join(out).encode()
 
 
 def read(data: bytes | BinaryIO) -> Annotations:

@@ -25,7 +25,13 @@ _STYLE: Final = """
 <style>
 .stMainBlockContainer {max-width: 78rem; padding-top: 4.5rem; padding-bottom: 4rem;}
 .av-lead {opacity: .78; margin-top: -.75rem;}
-@media (max-width: 640px) { .stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;} }
+@media (max-width: 640px) {
+  .stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}
+  [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [data-testid="stMetric"])
+    {flex-direction: row; flex-wrap: wrap; gap: .6rem;}
+  [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:has([data-testid="stMetric"])
+    {min-width: calc(50% - .4rem); flex: 1 1 40%;}
+}
 </style>
 """
 

@@ -127,7 +127,7 @@ def frame(
             source="data:image/jpeg;base64," + base64.b64encode(picture).decode(),
             x=0, y=0, sizex=width, sizey=height, xref="x", yref="y", sizing="stretch", layer="below",
         )  # fmt: skip
-    for name, corners, colour in boxes:
+    for number, (name, corners, colour) in enumerate(boxes):
         if corners is None:
             continue
         left, top, right, bottom = corners
@@ -137,7 +137,8 @@ def frame(
                 y=[top, top, bottom, bottom, top],
                 mode="lines",
                 name=name,
-                line={"color": colour, "width": 3},
+                # one may hide the other
+                line={"color": colour, "width": 3, "dash": "dot" if number else "solid"},
                 hoverinfo="name",
             )
         )

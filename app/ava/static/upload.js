@@ -9,8 +9,46 @@ const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000
 const mib = (bytes) => `${(bytes / 1048576).toFixed(bytes < 10485760 ? 1 : 0)} MiB`;
 const keyOf = (file) => `upload ${base} ${file.name} ${file.size} ${file.lastModified}`;
 
+// On a host the login page's cookie is enough; elsewhere the API may be at another path, and this page asks for the password itself.
+let token = sessionStorage.getItem(`token ${base}`) || "";
+const bearer = () => (token ? { Authorization: `Bearer ${token}` } : {});
+let waitingForLogin = null;
+
+function logIn() {
+  const form = document.getElementById("login");
+  form.hidden = false;
+  document.getElementById("password").focus();
+  waitingForLogin = waitingForLogin || new Promise((done) => {
+    form.onsubmit = async (event) => {
+      event.preventDefault();
+      const answer = await fetch(`${base.replace(/\/uploads$/, "")}/auth/api/login`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ password: document.getElementById("password").value }),
+      });
+      const told = await answer.json().catch(() => ({}));
+      if (!answer.ok) {
+        document.getElementById("refused").textContent = told.detail || told.message || "That did not work.";
+        return;
+      }
+      token = told.session_token;
+      sessionStorage.setItem(`token ${base}`, token);
+      document.getElementById("refused").textContent = "";
+      form.hidden = true;
+      waitingForLogin = null;
+      done();
+    };
+  });
+  return waitingForLogin;
+}
+
 async function ask(path, options = {}) {
-  const answer = await fetch(base + path, { credentials: "same-origin", ...options });
+  const again = () => fetch(base + path, { ...options, headers: { ...options.headers, ...bearer() } });
+  let answer = await again();
+  while (answer.status === 401) {
+    await logIn();
+    answer = await again();
+  }
   if (answer.status === 204) return null;
   const told = await answer.json().catch(() => ({}));
   if (!answer.ok) {
@@ -44,11 +82,12 @@ function sendPart(upload, part, file, progress) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest();
     request.open("PUT", part.url || `${base}/${upload.id}/parts/${part.number}`);
+    if (!part.url && token) request.setRequestHeader("Authorization", `Bearer ${token}`);
     request.upload.onprogress = (event) => progress(part.number, event.loaded);
     request.onload = () => {
       if (request.status < 300) return done();
       const error = new Error(`Part ${part.number}: the server answered ${request.status}.`);
-      error.final = [401, 413].includes(request.status);
+      error.final = request.status === 413;
       return failed(error);
     };
     request.onerror = () => failed(new Error("The connection was cut."));

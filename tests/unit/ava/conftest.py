@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
@@ -187,3 +188,21 @@ def reachable(api: TestClient) -> Iterator[str]:
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     server.should_exit = True
     thread.join(10)
+
+
+def images_form(boxes: list[Box], names: list[str]) -> bytes:
+    """Boxes as CVAT exports them "for images": an `<image>` for each frame, no tracks."""
+    root = ET.Element("annotations")
+    for number, name in enumerate(names):
+        image = ET.SubElement(root, "image", id=str(number), name=name, width=str(SIZE[0]), height=str(SIZE[1]))
+        for one in boxes:
+            if one.frame == number:
+                sides = {
+                    side: f"{value:.2f}" for side, value in zip(("xtl", "ytl", "xbr", "ybr"), one.corners, strict=True)
+                }
+                element = ET.SubElement(
+                    image, "box", label="person", source="manual", occluded="0", **sides, z_order="0"
+                )
+                for key, value in one.attributes.items():
+                    ET.SubElement(element, "attribute", name=key).text = value
+    return ET.tostring(root, encoding="utf-8", xml_declaration=True)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from app.ava import cvat_xml
 from app.ava.attributes import Profile, load
 from app.ava.boxes import Box, by_frame
-from app.ava.cvat_xml import XmlError, read, write, write_images
+from app.ava.cvat_xml import XmlError, read, write
 from app.ava.proposals import read_proposals
 
-from .conftest import SIZE, box
+from .conftest import SIZE, box, images_form
 from .cvat_stand_in import read_xml
 
 PROFILE = load()
@@ -81,12 +81,9 @@ def test_attributes_are_unknown_unless_said(profile: Profile) -> None:
     assert set(second.attributes) == set(profile.names)
 
 
-def test_the_images_form_is_read_too(profile: Profile) -> None:
+def test_the_images_form_is_read_too() -> None:
     boxes = [box(1, 0), box(1, 1, phone_usage="texting"), box(2, 1, 500)]
-    xml = write_images(
-        "a_clip_000", boxes, profile, names=[f"a_clip_000_frame_000{n}.jpg" for n in range(3)], size=SIZE
-    )
-    again = read(xml)
+    again = read(images_form(boxes, [f"a_clip_000_frame_000{number}.jpg" for number in range(3)]))
     assert [(one.frame, one.corners) for one in again.boxes] == [(one.frame, one.corners) for one in boxes]
     assert len({one.track for one in again.boxes}) == 3  # that form has no tracks
     assert again.boxes[1].attributes["phone_usage"] == "texting"

@@ -195,7 +195,9 @@ def test_an_api_that_is_away_is_said(api: TestClient, served: str, monkeypatch: 
     assert any(button.label == "Try again" for button in screen.button)
 
 
-def test_the_page_for_large_files(api: TestClient) -> None:
+def test_the_page_for_large_files_is_open_and_its_routes_are_not(api: TestClient) -> None:
+    api.headers.pop("Authorization")
+    assert api.get("/uploads").status_code == 401
     page = api.get("/uploads/page")
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "script-src 'self'" in page.headers["content-security-policy"]
