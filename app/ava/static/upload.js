@@ -134,7 +134,7 @@ async function watch(upload, row) {
     const now = await ask(`/${upload.id}`);
     if (now.state === "ready") {
       const known = now.known.length ? `, ${now.known.length} were here already` : "";
-      return row.end(`${now.clips.length} new clips${known}.`, "good");
+      return row.end(`${now.clips.length} new ${now.clips.length === 1 ? "clip" : "clips"}${known}.`, "good");
     }
     if (now.state === "failed") return row.end(now.error, "bad");
     await pause(2);
