@@ -12,7 +12,6 @@ from typing import Any
 
 from app.core import ladder as timeouts
 from app.core.manifest import Manifest, parse_size
-from app.core.settings import DATABASE_URL
 
 SLOTS = ("a", "b")
 KINDS = ("api", "ui", "worker")
@@ -20,6 +19,7 @@ SOCKET_DIR = "/run/pergola/sock"
 ROUTE_DIR = "/run/pergola/route"
 STATE_DIR = "/var/lib/pergola"
 OPT_DIR = "/opt/pergola"
+DATABASE_URL = "database_url"  # the secret with which app.core.settings finds a database on a server
 SERVER = "server"  # what the plan says of a database that the manifest left to the environment
 # Open in every protected app: without these nobody could log in, and no balancer could look.
 ALWAYS_OPEN = ("api/auth/", "api/health", "api/health/")

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
 
 ENV_FILE = Path(".env")
-DATABASE_URL = "database_url"
-"""The secret that leads to a database server; without it an app has SQLite, or the setting of that name."""
+_DATABASE_SECRET = "database_url"  # noqa: S105 - its name: the plan gives it to apps whose database is on a server
 
 _APP_IN_MODULE = re.compile(r"^app\.(?!core\b)([a-z][a-z0-9_-]*)(?:[.:]|$)")
 _APP_IN_COMMAND = re.compile(r"(?:^|/)app[./](?!core\b)([a-z][a-z0-9_-]*)[./:]")
@@ -76,6 +76,15 @@ class Settings(BaseSettings):
         validation_alias=_name("database_url"),
         description="SQLAlchemy URL; one with a password comes as the secret database_url",
     )
+    db_host: str = Field(
+        default="", validation_alias=AliasChoices("DB_HOST", "db_host"), description="PostgreSQL, where no database_url"
+    )
+    db_port: int = Field(default=5432, ge=1, le=65535, validation_alias=AliasChoices("DB_PORT", "db_port"))
+    db_name: str = Field(default="", validation_alias=AliasChoices("DB_NAME", "db_name"), description="the app's name")
+    db_user: str = Field(default="", validation_alias=AliasChoices("DB_USER", "db_user"), description="the app's name")
+    db_password: SecretStr = Field(
+        default=SecretStr(""), validation_alias=AliasChoices("DB_PASSWORD", "db_password"), repr=False
+    )
     api_socket: Path | None = Field(
         default=None, validation_alias=_name("api_socket"), description="API socket of this slot"
     )
@@ -107,8 +116,21 @@ class Settings(BaseSettings):
         state_dir = self.state_dir if self.state_dir != Path() else Path("build/state") / self.app
         put("state_dir", state_dir.absolute())
         put("storage", self.storage or f"file://{self.state_dir}/storage")
-        put("database_url", self.database_url or secret(DATABASE_URL) or f"sqlite:///{self.state_dir}/{self.app}.db")
+        put("database_url", self.database_url or secret(_DATABASE_SECRET) or self._database())
         return self
+
+    def _database(self) -> str:
+        """A PostgreSQL that `DB_HOST` and its companions name, else a file."""
+        if not self.db_host:
+            return f"sqlite:///{self.state_dir}/{self.app}.db"
+        return URL.create(
+            "postgresql+psycopg2",
+            username=self.db_user or self.app,
+            password=self.db_password.get_secret_value() or None,
+            host=self.db_host,
+            port=self.db_port,
+            database=self.db_name or self.app,
+        ).render_as_string(hide_password=False)
 
     @property
     def on_host(self) -> bool:

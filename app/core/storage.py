@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override  # typing has it from 3.12 on
+
+from app.core.files import sync
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@,~-]*")
 _MAX_KEY: Final = 512
@@ -65,6 +67,12 @@ class Storage(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""
+
+    def adopt(self, key: str, path: Path) -> None:
+        """Store the file at `path` as `key` and take it away from there: moved where that is possible, whatever its length."""
+
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """A path to read the object from, good within the block: the file itself, or a copy on this disk."""
 
 
 def check_key(key: str) -> str:
@@ -172,6 +180,32 @@ class FolderStorage(Storage):
                 return
             path.unlink(missing_ok=True)
 
+    @override
+    def adopt(self, key: str, path: Path) -> None:
+        target = self._path(key)
+        with _folder_errors(key, "write"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                raise StorageError(f"storage key {key!r} is the folder of other keys")
+            sync(path)
+            try:
+                path.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # another disk: there is no way but to copy
+                    raise
+                with path.open("rb") as file:
+                    self.put(key, file)
+                path.unlink()
+            _sync_folder(target.parent)
+
+    @override
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        path = self._path(key)
+        if not path.is_file():
+            raise NotFound(f"storage has no {key!r}")
+        yield path
+
     def _path(self, key: str) -> Path:
         path = self.root / check_key(key)
         # a symbolic link inside the folder must not lead out of it either
@@ -271,6 +305,67 @@ class S3Storage(Storage):
         with self._errors(key, "delete"):
             self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
+    @override
+    def adopt(self, key: str, path: Path) -> None:
+        target = self._key(key)
+        with self._errors(key, "write"), _folder_errors(key, "read"):
+            self._client.upload_file(str(path), self.bucket, target)
+            path.unlink()
+
+    @override
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="object-") as folder:
+            path = Path(folder) / key.rpartition("/")[2]
+            with self._errors(key, "read"):
+                self._client.download_file(self.bucket, self._key(key), str(path))
+            yield path
+
+    def begin_parts(self, key: str) -> str:
+        """Begin an upload in parts, which a client sends to the bucket by itself; returns its id."""
+        with self._errors(key, "write"):
+            made = self._client.create_multipart_upload(Bucket=self.bucket, Key=self._key(key))
+        return str(made["UploadId"])
+
+    def part_url(self, key: str, upload: str, number: int, seconds: int = 3600) -> str:
+        """An address to PUT a part to (numbers from 1 on), good for some seconds; every part but the last has 5 MiB or more."""
+        with self._errors(key, "write"):
+            return str(
+                self._client.generate_presigned_url(
+                    "upload_part",
+                    Params={"Bucket": self.bucket, "Key": self._key(key), "UploadId": upload, "PartNumber": number},
+                    ExpiresIn=seconds,
+                )
+            )
+
+    def parts(self, key: str, upload: str) -> dict[int, int]:
+        """The parts that are there: their numbers and sizes in bytes."""
+        return {number: size for number, (size, _) in self._parts(key, upload).items()}
+
+    def finish_parts(self, key: str, upload: str) -> None:
+        """Make the object of its parts: it is there with all of them, or not at all."""
+        parts = [{"PartNumber": number, "ETag": tag} for number, (_, tag) in sorted(self._parts(key, upload).items())]
+        with self._errors(key, "write"):
+            self._client.complete_multipart_upload(
+                Bucket=self.bucket, Key=self._key(key), UploadId=upload, MultipartUpload={"Parts": parts}
+            )
+
+    def drop_parts(self, key: str, upload: str) -> None:
+        """Give up an upload in parts; one that is gone already is no error."""
+        with suppress(NotFound), self._errors(key, "delete"):
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=self._key(key), UploadId=upload)
+
+    def _parts(self, key: str, upload: str) -> dict[int, tuple[int, str]]:
+        with self._errors(key, "list"):
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=self._key(key), UploadId=upload
+            )
+            return {
+                int(part["PartNumber"]): (int(part["Size"]), str(part["ETag"]))
+                for page in pages
+                for part in page.get("Parts", [])
+            }
+
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key)
 
@@ -284,7 +379,7 @@ class S3Storage(Storage):
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code == "NoSuchBucket":
                 raise StorageError(f"cannot {doing} {key!r}: there is no bucket {self.bucket}") from error
-            if code in {"NoSuchKey", "404", "NotFound"}:
+            if code in {"NoSuchKey", "NoSuchUpload", "404", "NotFound"}:
                 raise NotFound(f"storage has no {key!r}") from error
             if code in {"AccessDenied", "403"}:
                 raise StorageError(

@@ -1,21 +1,22 @@
 """What all screens share: asking the API, who has logged in, and saying well what is empty, late or wrong."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from typing import Any, Final
 from uuid import uuid4
 
 import streamlit as st
 
-from app.core import auth, panels
-from app.core.client import ApiError, api_client
+from app.core import asking
+from app.core.asking import ask, forget, log_out, logged_in, problems_shown, show_problem
+from app.core.client import ApiError
 from app.core.settings import get_settings
 from app.drawings.screens import figures
 
+__all__ = ["ask", "forget", "log_out", "logged_in", "problems_shown", "show_problem"]
+
 V1: Final = "/api/v1"
-FRESH_SECONDS: Final = 8
 
 _STYLE: Final = """
 <style>
@@ -44,74 +45,19 @@ def dress() -> None:
     st.html(_STYLE)
 
 
-def token() -> str:
-    """The session of whoever has logged in: from this screen's own login, else from the login page's cookie."""
-    kept = str(st.session_state.get("token", ""))
-    return kept or str(st.context.cookies.get(auth.cookie_name(get_settings()), ""))
-
-
-def _headers(session: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {session}"} if session else {}
-
-
-def ask(method: str, path: str, **options: Any) -> Any:
-    """Ask the API and give its answer. Raises ApiError."""
-    return api_client().request(method, path, headers=_headers(token()), **options)
-
-
 def tell(method: str, path: str, **options: Any) -> Any:
     """The same, as JSON."""
     return ask(method, f"{V1}{path}", **options).json()
 
 
-@st.cache_data(ttl=FRESH_SECONDS, max_entries=200, show_spinner=False)
-def _get(path: str, session: str, params: Mapping[str, Any]) -> Any:
-    return api_client().get(f"{V1}{path}", params=dict(params), headers=_headers(session)).json()
-
-
 def get(path: str, **params: Any) -> Any:
     """A GET of the API as JSON, remembered for some seconds. Raises ApiError."""
-    return _get(path, token(), {key: value for key, value in params.items() if value is not None})
-
-
-@st.cache_data(ttl=120, max_entries=100, show_spinner=False)
-def _bytes(url: str, session: str) -> bytes:
-    return api_client().get(url, headers=_headers(session)).content
+    return asking.get(f"{V1}{path}", **params)
 
 
 def picture(url: str) -> bytes:
     """A picture of the API, by the address the API gave."""
-    prefix = get_settings().api_prefix
-    return _bytes(url.removeprefix(prefix), token())
-
-
-def forget() -> None:
-    """Ask anew from now on."""
-    _get.clear()
-
-
-@st.cache_data(ttl=20, max_entries=100, show_spinner=False)
-def _logged_in(session: str) -> bool:
-    try:
-        answer = api_client().get("/auth/status", headers=_headers(session)).json()
-    except ApiError:
-        return False
-    return bool(answer["logged_in"])
-
-
-def logged_in() -> bool:
-    """Whether an admin looks at this screen; the API says so."""
-    session = token()
-    return bool(session) and _logged_in(session)
-
-
-def log_out() -> None:
-    """End the session, here and on the server."""
-    with suppress(ApiError):
-        ask("POST", "/auth/logout")
-    st.session_state.pop("token", None)
-    _logged_in.clear()
-    forget()
+    return asking.content(url.removeprefix(get_settings().api_prefix))
 
 
 def viewed(page: str) -> None:
@@ -122,32 +68,6 @@ def viewed(page: str) -> None:
     session = st.session_state.setdefault("visit", uuid4().hex)
     with suppress(ApiError):  # a count is no reason to show nothing
         ask("POST", f"{V1}/metrics/page-view", json={"page": page, "session": session})
-
-
-@contextmanager
-def problems_shown() -> Iterator[None]:
-    """Turn an ApiError into a panel with the way on, and end the page there."""
-    try:
-        yield
-    except ApiError as error:
-        show_problem(error)
-        st.stop()
-
-
-def show_problem(error: ApiError, again: Callable[[], None] | None = None) -> None:
-    """What went wrong, in words for a visitor, with a button to try again (which calls `again` before the page runs)."""
-    if error.status == 401:
-        _logged_in.clear()
-        st.warning("**Your session has ended.** Please log in again.", icon=":material/lock_clock:")
-    else:
-        panels.problem(error)
-    panels.try_again(partial(_retry, again))
-
-
-def _retry(again: Callable[[], None] | None) -> None:
-    forget()
-    if again is not None:
-        again()
 
 
 def heading(title: str, lead: str) -> None:

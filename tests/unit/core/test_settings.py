@@ -43,6 +43,28 @@ def test_a_host_sets_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.api_socket == Path("/run/pergola/sock/wine-b.api.sock")
 
 
+def test_a_postgresql_may_be_named_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "HOST": "db.example",
+        "PORT": "5433",
+        "NAME": "annotations",
+        "USER": "ava",
+        "PASSWORD": "p@ss/w:rd",
+    }.items():
+        monkeypatch.setenv(f"DB_{name}", value)
+    clear_settings()
+    settings = get_settings()
+    assert settings.database_url == "postgresql+psycopg2://ava:p%40ss%2Fw%3Ard@db.example:5433/annotations"
+    assert "p@ss" not in repr(settings.model_dump())
+    monkeypatch.setenv("PERGOLA_DATABASE_URL", "sqlite:////x.db")
+    clear_settings()
+    assert get_settings().database_url == "sqlite:////x.db"  # the platform's word counts
+    monkeypatch.setenv("DB_PORT", "99999999")
+    clear_settings()
+    with pytest.raises(SettingsError, match="DB_PORT"):
+        get_settings()
+
+
 def test_the_app_at_the_root_has_the_path_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERGOLA_BASE_PATH", "/")
     assert get_settings().base_path == "/"

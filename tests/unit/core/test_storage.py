@@ -1,11 +1,13 @@
 """One behaviour, two storages: a folder, and S3 as moto serves it."""
 
+import errno
 import io
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -243,3 +245,55 @@ class TestS3:
         one.put("x", b"1")
         assert not two.exists("x")
         assert list(two.list()) == []
+
+
+def test_a_file_is_adopted_and_read_from_a_path(storage: Storage, tmp_path: Path) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(b"large" * 1000)
+    storage.adopt("a/large.bin", path)
+    assert not path.exists()
+    assert storage.get("a/large.bin") == b"large" * 1000
+    with storage.local("a/large.bin") as found:
+        assert found.name == "large.bin"
+        assert found.read_bytes() == b"large" * 1000
+    assert storage.exists("a/large.bin")
+    path.write_bytes(b"newer")
+    storage.adopt("a/large.bin", path)
+    assert storage.get("a/large.bin") == b"newer"
+    with pytest.raises(NotFound), storage.local("a/none.bin"):
+        pass
+    with pytest.raises(StorageError):
+        storage.adopt("../x", path)
+
+
+def test_a_file_on_another_disk_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, storage = tmp_path / "x.bin", FolderStorage(tmp_path / "storage")
+    path.write_bytes(b"x")
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self == path:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    storage.adopt("x.bin", path)
+    assert storage.get("x.bin") == b"x"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("storage", ["s3", "s3-prefix"], indirect=True)
+def test_an_upload_in_parts_goes_to_the_bucket_and_goes_on_after_a_break(storage: S3Storage) -> None:
+    first, last = os.urandom(5 * 1024 * 1024), b"the end"
+    upload = storage.begin_parts("up/x.bin")
+    assert storage.parts("up/x.bin", upload) == {}
+    for number, data in ((2, last), (1, b"x" * 5 * 1024 * 1024), (1, first)):  # in any order, and again
+        assert httpx.put(storage.part_url("up/x.bin", upload, number), content=data, timeout=30).status_code == 200
+    assert storage.parts("up/x.bin", upload) == {1: len(first), 2: len(last)}
+    assert not storage.exists("up/x.bin")
+    storage.finish_parts("up/x.bin", upload)
+    assert storage.get("up/x.bin") == first + last
+    other = storage.begin_parts("up/y.bin")
+    storage.drop_parts("up/y.bin", other)
+    storage.drop_parts("up/y.bin", other)
+    assert not storage.exists("up/y.bin")

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 
 from app.core import artefacts, database, migrate
 from app.core.database import engine, session
@@ -28,6 +28,7 @@ from app.drawings.settings import DrawingsSettings
 from app.drawings.tables import Analysis, Drawing, Embedding, Setting
 from tests.unit.core.test_postgresql import server  # noqa: F401 - a PostgreSQL of its own
 from tests.unit.processes import forget
+from tests.unit.schema import shape
 
 from .conftest import V1, picture, upload
 
@@ -43,37 +44,6 @@ def embedding(number: int) -> Embedding:
     return Embedding(
         drawing_id=f"{number:032x}", encoder="e", visual=b"\0\xff" * 2560, subject=bytes(256), created_at=1.5
     )
-
-
-def shape(url: str) -> dict[str, object]:
-    """Tables, columns, types, keys and indexes, in words that both databases share."""
-    seen = inspect(engine(url))
-    words = {"VARCHAR": "text", "TEXT": "text", "BLOB": "bytes", "BYTEA": "bytes", "DOUBLE": "number", "DOUBLE PRECISION": "number",
-             "DOUBLE_PRECISION": "number", "FLOAT": "number", "INTEGER": "whole", "BOOLEAN": "bool"}  # fmt: skip
-    return {
-        table: {
-            "columns": {
-                column["name"]: (
-                    words[str(column["type"]).split("(")[0]],
-                    getattr(column["type"], "length", None),
-                    column["nullable"],
-                )
-                for column in seen.get_columns(table)
-            },
-            "key": seen.get_pk_constraint(table)["constrained_columns"],
-            "foreign": sorted(
-                (k["constrained_columns"][0], k["referred_table"], k["options"].get("ondelete"))
-                for k in seen.get_foreign_keys(table)
-            ),
-            "indexes": sorted(
-                (i["name"], tuple(i["column_names"]), bool(i["unique"]))
-                for i in seen.get_indexes(table)
-                if not i.get("duplicates_constraint")
-            ),
-            "unique": sorted(tuple(c["column_names"]) for c in seen.get_unique_constraints(table)),
-        }
-        for table in sorted(seen.get_table_names())
-    }
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""AVA Dataset Management: from clips to a checked AVA dataset through CVAT."""
