@@ -200,9 +200,8 @@ def close_if_done(db: Session, job_id: str) -> bool:
     job = db.scalar(select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True))
     if job is None or job.status not in RUNNING:
         return False
-    left: dict[str, int] = dict(
-        db.execute(select(Task.state, func.count()).where(Task.job_id == job_id).group_by(Task.state)).tuples()
-    )
+    rows = db.execute(select(Task.state, func.count()).where(Task.job_id == job_id).group_by(Task.state))
+    left = {str(state): int(number) for state, number in rows}
     if left.get(WAITING, 0) + left.get(WORKING, 0):
         return False
     job.status = "completed" if left.get("done") or not left else "failed"

@@ -33,11 +33,10 @@ def listed(asking: Asking, limit: Limit = 20, cursor: Cursor = None) -> Hackatho
     with database.session(read_only=True) as db:
         rows = list(db.scalars(asked.order_by(Hackathon.id.desc()).limit(limit + 1)))
         ids = [row.id for row in rows]
-        counts: dict[str, int] = dict(
-            db.execute(
-                select(Submission.hack_id, func.count()).where(Submission.hack_id.in_(ids)).group_by(Submission.hack_id)
-            ).tuples()
+        found = db.execute(
+            select(Submission.hack_id, func.count()).where(Submission.hack_id.in_(ids)).group_by(Submission.hack_id)
         )
+        counts = {str(hack_id): int(number) for hack_id, number in found}
     more, rows = len(rows) > limit, rows[:limit]
     return HackathonPage(
         hackathons=[

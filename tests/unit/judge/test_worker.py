@@ -75,7 +75,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         process.wait(10)
 
 
-def wait(what: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait(what: Callable[[], bool], seconds: float = 40.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not come"
@@ -300,6 +300,8 @@ def test_a_job_closes_once_and_only_at_its_end(api: TestClient, repos: Path) -> 
 
 
 def test_scratch_of_living_workers_stays(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "scratch"
+    tmp_path.mkdir()
     one = Scratch(tmp_path, "one")
     (tmp_path / "dead").mkdir()
     (tmp_path / "dead" / "lock").touch()
