@@ -26,7 +26,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import access, logs, manifest
+from app.core import access, logs, manifest, remembering
 from app.core.asgi import believe_nginx, through_proxy
 from app.core.ladder import STREAMLIT_PING_SECONDS
 from app.core.settings import Settings, clear_settings, get_settings
@@ -184,6 +184,8 @@ class Screen:
         path = scope["path"]
         if path == f"{self.base_path}health/ready":
             await self._answer_ready(scope, receive, send)
+        elif path == f"{self.base_path}{remembering.PATH}":
+            await remembering.answer(self._app_name, self.base_path, scope, receive, send)
         elif path == f"{self.base_path}_stcore/script-health-check":
             # it would run the script for anybody, as often as he likes
             await PlainTextResponse("Not Found", 404)(scope, receive, send)
