@@ -75,7 +75,9 @@ def operations() -> list[tuple[str, str]]:
         api_keys.routes,
         usage.routes,
     )
-    found = {(method.lower(), f"{V1}{route.path}") for part in parts for route in part.routes for method in route.methods}  # type: ignore[attr-defined]
+    found = {
+        (method.lower(), f"{V1}{route.path}") for part in parts for route in part.routes for method in route.methods
+    }  # type: ignore[attr-defined]
     return sorted(found)
 
 
@@ -125,7 +127,13 @@ def test_known_ids_answer_as_described(api: TestClient, description: schemathesi
 
     ask("post", "/hackathons/{hack_id}/activate", 200)
     ask("post", "/hackathons/{hack_id}/activate", 409)
-    ask("post", "/hackathons/{hack_id}/analyze/estimate", 200, body={"submission_ids": [sub_id]}, media_type="application/json")
+    ask(
+        "post",
+        "/hackathons/{hack_id}/analyze/estimate",
+        200,
+        body={"submission_ids": [sub_id]},
+        media_type="application/json",
+    )
     ask("post", "/hackathons/{hack_id}/analyze", 202, body={}, media_type="application/json")
     ask("post", "/hackathons/{hack_id}/analyze", 409, body={}, media_type="application/json")
     ask("delete", "/submissions/{sub_id}", 409)

@@ -18,7 +18,9 @@ _INDEX: Final = re.compile(
 )
 _MIGRATION: Final = re.compile(r"(^|/)(migrations?|alembic|prisma/schema\.prisma|schema\.sql)(/|$)")
 _BUILT_SQL: Final = re.compile(
-    r"(execute|query|raw)\(\s*f?[\"'][^\"'\n]*(SELECT|INSERT|UPDATE|DELETE)[^\"'\n]*(\{|[\"']\s*[%+])", re.IGNORECASE
+    r"\b(?:execute|executemany|query|raw)\(\s*"
+    r"(?:f[\"'][^\n]*\b(?:SELECT|INSERT|UPDATE|DELETE)\b[^\n]*\{|[\"'][^\n]*\b(?:SELECT|INSERT|UPDATE|DELETE)\b[^\n]*[\"']\s*[%+])",
+    re.IGNORECASE,
 )
 _ROUTE: Final = re.compile(
     r"@\w+\.(get|post|put|patch|delete|route)\(|\b(app|router)\.(get|post|put|patch|delete)\(\s*[\"'`]/|@(Get|Post|Put|Delete|Request)Mapping|http\.HandleFunc|\bpath\(\s*[\"']"
