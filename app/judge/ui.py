@@ -1,6 +1,7 @@
 """The screens. Run `python -m app.core.ui judge`; the API must run too (`uvicorn app.judge.api:app`), and the worker to judge.
 
-With `PERGOLA_API_URL=inprocess` the API runs within the same process; with `API_BASE_URL=https://…/api/v1` they use any server with this API.
+With `PERGOLA_API_URL=inprocess` the API runs within the same process; with `API_BASE_URL=https://…/api/v1` they use any server that has
+this API.
 """
 
 from pathlib import Path

@@ -35,9 +35,9 @@ def card(overall: float, **more: Any) -> dict[str, Any]:
     return {
         "overall_score": overall, "recommendation": "solid_submission", "confidence": 0.7,
         "dimension_scores": {"Code": {"agent": "bug_hunter", "agent_score": 7.0, "weight": 1.0, "weighted": overall}},
-        "agents": {}, "repository": {"languages": {}, "technologies": [], "services": [], "has_tests": True, "has_ci": True, "has_readme": True},
-        "static_analysis": {"findings": [], "complex_functions": [], "dependencies": {"unbounded": []}},
-        "team": {"grade": "B", "individuals": [], "red_flags": [], "ghost_contributors": [], "panic_push": False},
+        "agents": {}, "repository": {"languages": {}, "commit_count": 1, "branch_count": 1, "contributor_count": 1, "duration_hours": 0.0, "has_dockerfile": False, "technologies": [], "services": [], "has_tests": True, "has_ci": True, "has_readme": True},
+        "static_analysis": {"findings": [], "tools_failed": [], "complex_functions": [], "dependencies": {"unbounded": []}},
+        "team": {"grade": "B", "points": 80, "grade_parts": {}, "individuals": [], "red_flags": [], "ghost_contributors": [], "panic_push": False},
         "strategy": {"test_strategy": "unit_focused"}, "total_cost_usd": 0.0, **more,
     }  # fmt: skip
 

@@ -172,7 +172,21 @@ def test_evidence_that_does_not_exist_is_dropped(tmp_path: Path) -> None:
 def test_nothing_of_a_submission_is_executed(tmp_path: Path) -> None:
     sign = tmp_path / "ran"
     code = f"open({str(sign)!r}, 'w').write('ran')\n"
-    files = dict.fromkeys(("setup.py", "conftest.py", "__init__.py", "sitecustomize.py", "bandit.py", "radon.py", "ruff.py", "ast.py", "json.py", "a.py"), code)
+    files = dict.fromkeys(
+        (
+            "setup.py",
+            "conftest.py",
+            "__init__.py",
+            "sitecustomize.py",
+            "bandit.py",
+            "radon.py",
+            "ruff.py",
+            "ast.py",
+            "json.py",
+            "a.py",
+        ),
+        code,
+    )
     files |= {"package.json": json.dumps({"scripts": {"preinstall": f"touch {sign}"}}), "eslint.config.js": f"require('fs').writeFileSync({str(sign)!r}, 'x')",
               "pyproject.toml": "[tool.ruff]\nextend = '/etc/passwd'\n", "Makefile": f"all:\n\ttouch {sign}\n"}  # fmt: skip
     path = build(tmp_path / "r", [Made(ADA, START, "Count", files)])

@@ -26,7 +26,18 @@ from .test_api import scored
 
 SECONDS = 60
 UI = str(Path(__file__).resolve().parents[3] / "app" / "judge" / "ui.py")
-PAGES = ("dashboard", "results", "intelligence", "submissions", "create", "manage", "settings", "submit", "login", "register")
+PAGES = (
+    "dashboard",
+    "results",
+    "intelligence",
+    "submissions",
+    "create",
+    "manage",
+    "settings",
+    "submit",
+    "login",
+    "register",
+)
 
 
 @pytest.fixture
@@ -64,7 +75,17 @@ def page(name: str, key: str = "") -> AppTest:
 def texts(at: AppTest) -> str:
     """Everything that is written."""
     assert not at.exception, [one.value for one in at.exception]
-    parts = [*at.markdown, *at.title, *at.subheader, *at.caption, *at.info, *at.warning, *at.error, *at.success, *at.get("html")]
+    parts = [
+        *at.markdown,
+        *at.title,
+        *at.subheader,
+        *at.caption,
+        *at.info,
+        *at.warning,
+        *at.error,
+        *at.success,
+        *at.get("html"),
+    ]
     return "\n".join(str(getattr(one, "value", "") or getattr(one, "body", "") or one.proto.body) for one in parts)
 
 
@@ -162,7 +183,9 @@ def test_submissions_are_added_filtered_and_deleted(served: str, api: TestClient
     assert "github.com/team/owls" not in texts(at)
     at.checkbox[0].check().run()
     named(at.button, "Delete").click().run()
-    assert [row["team_name"] for row in api.get(f"{V1}/hackathons/{hack_id}/submissions").json()["submissions"]] == ["Owls"]
+    assert [row["team_name"] for row in api.get(f"{V1}/hackathons/{hack_id}/submissions").json()["submissions"]] == [
+        "Owls"
+    ]
 
 
 def test_judging_is_estimated_confirmed_watched(served: str, api: TestClient, repos: Path) -> None:
@@ -170,7 +193,12 @@ def test_judging_is_estimated_confirmed_watched(served: str, api: TestClient, re
     hack_id = make(api)
     submit(api, hack_id, "one")
     at = page("dashboard", api.headers["X-API-Key"]).run()
-    assert [(one.label, one.value) for one in at.metric] == [("Submissions", "1"), ("Verified", "0"), ("Pending", "1"), ("Participants", "1")]
+    assert [(one.label, one.value) for one in at.metric] == [
+        ("Submissions", "1"),
+        ("Verified", "0"),
+        ("Pending", "1"),
+        ("Participants", "1"),
+    ]
     named(at.button, "Estimate the cost").click().run()
     assert "\\$0.008" in texts(at)
     named(at.button, "Start judging").click().run()
