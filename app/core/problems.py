@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -108,6 +108,12 @@ async def _broken(request: Request, _error: Exception) -> JSONResponse:
 
 async def _no_database(request: Request, error: Exception) -> JSONResponse:
     """The database restarts or is too busy: nothing of this request was kept, and asking again is right."""
+    if (
+        isinstance(error, DBAPIError)
+        and not isinstance(error, InterfaceError | OperationalError)
+        and not error.connection_invalidated
+    ):
+        raise error  # a mistake in a statement is ours
     log.error("the database does not answer", exc_info=error, extra={"event": "database_unavailable"})
     return problem(
         503,
@@ -121,7 +127,7 @@ def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem, and say so in its OpenAPI description."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    for unavailable in (OperationalError, InterfaceError, PoolTimeout):
+    for unavailable in (DBAPIError, PoolTimeout):
         app.add_exception_handler(unavailable, _no_database)
     app.add_exception_handler(Exception, _broken)
     describe = app.openapi
