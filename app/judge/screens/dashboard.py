@@ -85,8 +85,8 @@ def _progress(hack_id: str) -> None:
     st.progress(
         min(1.0, told["percent_complete"] / 100), f"{done}{now} · {common.dollars(state['cost_so_far'])} so far"
     )
-    for error in state["errors"][:3]:
-        st.caption(f"{common.plain(error['team_name'])}: {error['error']}")
+    for failure in state["errors"][:3]:
+        st.caption(f"{common.plain(failure['team_name'])}: {failure['error']}")
 
 
 def _ask_for_analysis(hack_id: str) -> None:
