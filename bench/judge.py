@@ -113,6 +113,12 @@ def filled(client: httpx.Client, names: list[str]) -> str:
     return hack_id
 
 
+def processor() -> float:
+    """Seconds of processor time of this process and of the programs that it has run."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def part_judge(folder: Path, given: argparse.Namespace) -> bool:
     """Seconds to judge 100 commits after the clone."""
     commits = []
@@ -123,20 +129,24 @@ def part_judge(folder: Path, given: argparse.Namespace) -> bool:
         }
         commits.append(Made((ADA, BO)[number % 2], START + number * 900, f"Count the votes of part {number}", files))
     path = build(folder / "long", commits)
-    rules, took = Rules(Rubric.model_validate(RUBRIC), AGENTS, "ai_assisted", {}), []
+    rules = Rules(Rubric.model_validate(RUBRIC), AGENTS, "ai_assisted", {})
+    took: list[float] = []
+    used: list[float] = []
     card: dict[str, Any] = {}
     for number in range(given.count):
         scratch = folder / f"scratch-{number}"
         scratch.mkdir()
-        began = time.perf_counter()
+        began, before = time.perf_counter(), processor()
         card = scorecard.judge(Clone(path, "HEAD", "main", 1, 0.0), scratch, rules)
         took.append(time.perf_counter() - began)
+        used.append(processor() - before)
     facts = card["repository"]
     print(
         f"{facts['commit_count']} commits, {facts['file_count']} files, {facts['lines_of_code']} lines; judged {given.count} times"
     )
     print(f"{'seconds':<12}" + "".join(f"{name:>8}" for name in ("p50", "p95", "max")))
-    print(f"{'':<12}" + "".join(f"{value:>8.2f}" for value in (*np.percentile(took, (50, 95)), max(took))))
+    for name, values in (("wall", took), ("processor", used)):
+        print(f"{name:<12}" + "".join(f"{value:>8.2f}" for value in (*np.percentile(values, (50, 95)), max(values))))
     print(f"bar: below {JUDGE_BAR:g} s: {'kept' if max(took) < JUDGE_BAR else 'MISSED'}")
     return max(took) < JUDGE_BAR
 

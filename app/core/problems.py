@@ -114,7 +114,9 @@ async def _no_database(request: Request, error: Exception) -> JSONResponse:
         and not error.connection_invalidated
     ):
         raise error  # a mistake in a statement is ours
-    log.error("the database does not answer", exc_info=error, extra={"event": "database_unavailable"})
+    # one line, not a stack for each of the many requests that meet it
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+    log.error("the database does not answer: %s", reason, extra={"event": "database_unavailable"})
     return problem(
         503,
         f"The database does not answer at the moment and nothing was saved. Try again in {DATABASE_SECONDS} seconds.",

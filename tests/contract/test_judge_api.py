@@ -123,7 +123,7 @@ def test_known_ids_answer_as_described(api: TestClient, description: schemathesi
         response = case.call(session=api)
         assert response.status_code == expected, response.text
         case.validate_response(response, checks=CHECKS)
-        return response.json() if response.content and "json" in response.headers["content-type"] else None
+        return None if expected == 204 else response.json()
 
     ask("post", "/hackathons/{hack_id}/activate", 200)
     ask("post", "/hackathons/{hack_id}/activate", 409)
