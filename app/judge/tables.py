@@ -107,7 +107,7 @@ class Scorecard(Base):
 class Job(Base):
     """One request to judge. Times are None until they come."""
 
-    __tablename__ = "job"
+    __tablename__ = "judging_job"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     hack_id: Mapped[str] = mapped_column(ForeignKey("hackathon.id", ondelete="CASCADE"), index=True)
@@ -121,11 +121,11 @@ class Job(Base):
 class Task(Leased, Base):
     """One submission of a job, in the queue. `phase` says what its worker is at."""
 
-    __tablename__ = "task"
-    __table_args__ = (Index("ix_task_work", "state", "lease_until"),)
+    __tablename__ = "judging_task"
+    __table_args__ = (Index("ix_judging_task_work", "state", "lease_until"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("judging_job.id", ondelete="CASCADE"), index=True)
     submission_id: Mapped[str] = mapped_column(ForeignKey("submission.id", ondelete="CASCADE"), index=True)
     phase: Mapped[str] = mapped_column(String(12))
     cost_usd: Mapped[float]

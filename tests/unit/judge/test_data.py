@@ -107,7 +107,16 @@ def test_the_same_migrations_make_the_same_schema_on_both_databases(
         assert pending(url, histories("judge")) == []
     assert shape(lite) == shape(postgres.url)
     own = {name: table for name, table in Base.metadata.tables.items() if table.metadata is Base.metadata}
-    for name in ("organizer", "api_key", "hackathon", "submission", "scorecard", "job", "task", "usage_day"):
+    for name in (
+        "organizer",
+        "api_key",
+        "hackathon",
+        "submission",
+        "scorecard",
+        "judging_job",
+        "judging_task",
+        "usage_day",
+    ):
         assert set(shape(lite)[name]["columns"]) == {column.name for column in own[name].columns}  # type: ignore[index]
 
 

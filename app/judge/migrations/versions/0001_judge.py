@@ -84,7 +84,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
     )
     op.create_table(
-        "job",
+        "judging_job",
         sa.Column("id", sa.String(26), primary_key=True),
         _refers("hack_id", "hackathon", index=True),
         sa.Column("status", sa.String(10), nullable=False),
@@ -94,9 +94,9 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Double, nullable=True),
     )
     op.create_table(
-        "task",
+        "judging_task",
         sa.Column("id", sa.Integer, primary_key=True),
-        _refers("job_id", "job", index=True),
+        _refers("job_id", "judging_job", index=True),
         _refers("submission_id", "submission", index=True),
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("owner", sa.String(64), nullable=False),
@@ -108,7 +108,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("finished_at", sa.Double, nullable=True),
     )
-    op.create_index("ix_task_work", "task", ["state", "lease_until"])
+    op.create_index("ix_judging_task_work", "judging_task", ["state", "lease_until"])
     op.create_table(
         "usage_day",
         sa.Column("org_id", sa.String(26), sa.ForeignKey("organizer.id", ondelete="CASCADE"), primary_key=True),
@@ -120,5 +120,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("usage_day", "task", "job", "scorecard", "submission", "hackathon", "api_key", "organizer"):
+    for table in (
+        "usage_day",
+        "judging_task",
+        "judging_job",
+        "scorecard",
+        "submission",
+        "hackathon",
+        "api_key",
+        "organizer",
+    ):
         op.drop_table(table)
