@@ -75,7 +75,17 @@ def api(folder: Path, workers: int = 2, **more: str) -> Iterator[str]:
         [sys.executable, "-m", "app.core.migrate"], cwd=ROOT, env=told, check=True, stdout=subprocess.DEVNULL
     )
     served = ("-k", "uvicorn_worker.UvicornWorker", "--workers", str(workers), "--bind", f"127.0.0.1:{port}")
-    command = [sys.executable, "-m", "gunicorn", *served, "--keep-alive", "75", "--log-level", "error", "app.judge.api:app"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        *served,
+        "--keep-alive",
+        "75",
+        "--log-level",
+        "error",
+        "app.judge.api:app",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, env=told)
     try:
         base = f"http://127.0.0.1:{port}"
