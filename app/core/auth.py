@@ -16,15 +16,14 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from argon2 import PasswordHasher, extract_parameters
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2 import extract_parameters
+from argon2.exceptions import InvalidHashError
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -33,7 +32,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.core import database, login_page, metrics, migrate, problems
+from app.core import database, login_page, metrics, migrate, passwords, problems
 from app.core.asgi import client_address
 from app.core.settings import Settings, get_settings, secret
 
@@ -48,8 +47,6 @@ _TOUCH_SECONDS: Final = 60  # a session's end is moved at most this often: most 
 _MAX_PASSWORD: Final = 1024
 _LOCK: Final = 7237392  # PostgreSQL: attempts of one address are counted one after the other
 
-_hasher: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)  # OWASP's figures; 19 MiB each
-_hashing: Final = threading.BoundedSemaphore(2)  # so that a storm of logins cannot take the memory of the service
 _hash_lock: Final = threading.Lock()
 
 _logins: Final = metrics.counter("admin_logins", "Admin logins by outcome", ("outcome",))
@@ -256,7 +253,7 @@ def log_in(password: str, client: str) -> str:
     known = _hash(expected)
     now = time.time()
     attempt = _reserve_attempt(client, now)
-    if not _right(password, known):
+    if not passwords.right(password, known):
         _logins.labels("refused").inc()
         log.warning("admin login refused", extra={"event": "login_refused", "client": client})
         raise HTTPException(401, "The password is not right.", {"WWW-Authenticate": "Bearer"})
@@ -330,7 +327,7 @@ def _url() -> str:
 @cache
 def _hash_of(password: str) -> str:
     if not password.startswith("$argon2"):
-        return _hasher.hash(password)
+        return passwords.hashed(password)
     try:
         extract_parameters(password)
     except InvalidHashError as error:
@@ -342,24 +339,6 @@ def _hash(password: str) -> str:
     """The argon2 hash of the secret, made once a process."""
     with _hash_lock:
         return _hash_of(password)
-
-
-def _right(password: str, expected: str) -> bool:
-    with _turn():
-        try:
-            return _hasher.verify(expected, password)
-        except VerificationError:
-            return False
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    if not _hashing.acquire(timeout=5):
-        raise HTTPException(503, "Too many logins at once. Try again in a moment.", {"Retry-After": "5"})
-    try:
-        yield
-    finally:
-        _hashing.release()
 
 
 def cookie_name(settings: Settings) -> str:

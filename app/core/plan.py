@@ -156,6 +156,7 @@ def _app(
         "stop_seconds": rungs.stop_seconds,
         # PrivateNetwork hides even loopback; unix sockets (nginx, the app's own API, PostgreSQL) still work
         "private_network": data["network"] == "none" and not data["buckets"],
+        "packages": data["packages"],
         # the app at / shows the others' health, so it may open their sockets
         "watches_others": manifest.path == "/",
         "manifest": data,

@@ -1,5 +1,6 @@
 """Errors as problem details (RFC 9457): every one has a request id, none has a stack trace."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -8,11 +9,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.core.logs import request_id
 
+log = logging.getLogger(__name__)
+
 MEDIA_TYPE: Final = "application/problem+json"
+DATABASE_SECONDS: Final = 5
+"""What a client is told to wait when the database does not answer."""
 
 
 class FieldError(BaseModel):
@@ -99,10 +106,31 @@ async def _broken(request: Request, _error: Exception) -> JSONResponse:
     return problem(500, detail, instance=request.url.path)
 
 
+async def _no_database(request: Request, error: Exception) -> JSONResponse:
+    """The database restarts or is too busy: nothing of this request was kept, and asking again is right."""
+    if (
+        isinstance(error, DBAPIError)
+        and not isinstance(error, InterfaceError | OperationalError)
+        and not error.connection_invalidated
+    ):
+        raise error  # a mistake in a statement is ours
+    # one line, not a stack for each of the many requests that meet it
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+    log.error("the database does not answer: %s", reason, extra={"event": "database_unavailable"})
+    return problem(
+        503,
+        f"The database does not answer at the moment and nothing was saved. Try again in {DATABASE_SECONDS} seconds.",
+        instance=request.url.path,
+        headers={"Retry-After": str(DATABASE_SECONDS)},
+    )
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem, and say so in its OpenAPI description."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
+    for unavailable in (DBAPIError, PoolTimeout):
+        app.add_exception_handler(unavailable, _no_database)
     app.add_exception_handler(Exception, _broken)
     describe = app.openapi
 

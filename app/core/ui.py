@@ -26,7 +26,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import access, logs, manifest
+from app.core import access, logs, manifest, remembering
 from app.core.asgi import believe_nginx, through_proxy
 from app.core.ladder import STREAMLIT_PING_SECONDS
 from app.core.settings import Settings, clear_settings, get_settings
@@ -92,6 +92,7 @@ def build(settings: Settings | None = None, *, root: Path = ROOT) -> "Screen":
         base_path=base_path,
         upload_bytes=manifest.parse_size(about.data["limits"]["upload"]),
         on_host=settings.on_host,
+        theme=about.data["ui"]["theme"],
     )
     from streamlit.starlette import App as StreamlitApp  # noqa: PLC0415 - after the log handlers and the configuration
 
@@ -108,7 +109,17 @@ def build(settings: Settings | None = None, *, root: Path = ROOT) -> "Screen":
     return screen
 
 
-def _configure_streamlit(*, base_path: str, upload_bytes: int, on_host: bool) -> None:
+def theme_options(theme: str) -> dict[str, str]:
+    """Streamlit's theme options: one look for all apps, in both modes or always in one of them."""
+    if theme == "system":
+        return {f"theme.{key}": value for key, value in THEME.items()}
+    own = {key: value for key, value in THEME.items() if not key.startswith(("light.", "dark."))}
+    chosen = {key.removeprefix(f"{theme}."): value for key, value in THEME.items() if key.startswith(f"{theme}.")}
+    # without sections for light and dark Streamlit offers visitors no other mode
+    return {f"theme.{key}": value for key, value in {"base": theme, **own, **chosen}.items()}
+
+
+def _configure_streamlit(*, base_path: str, upload_bytes: int, on_host: bool, theme: str = "system") -> None:
     from streamlit import config  # noqa: PLC0415 - after the log handlers
 
     options: dict[str, Any] = {
@@ -124,7 +135,7 @@ def _configure_streamlit(*, base_path: str, upload_bytes: int, on_host: bool) ->
         "client.showErrorDetails": "none" if on_host else "full",
         "client.showErrorLinks": False,
         "logger.enableRich": False,
-        **{f"theme.{key}": value for key, value in THEME.items()},
+        **theme_options(theme),
     }
     for key, value in options.items():
         config.set_option(key, value, "app.core.ui")
@@ -173,6 +184,8 @@ class Screen:
         path = scope["path"]
         if path == f"{self.base_path}health/ready":
             await self._answer_ready(scope, receive, send)
+        elif path == f"{self.base_path}{remembering.PATH}":
+            await remembering.answer(self._app_name, self.base_path, scope, receive, send)
         elif path == f"{self.base_path}_stcore/script-health-check":
             # it would run the script for anybody, as often as he likes
             await PlainTextResponse("Not Found", 404)(scope, receive, send)

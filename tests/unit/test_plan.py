@@ -168,6 +168,11 @@ def test_who_needs_a_network_gets_one() -> None:
     assert plan.build([made("a", buckets=["data"])])["apps"][0]["private_network"] is False
 
 
+def test_the_packages_an_app_asks_for_reach_the_role() -> None:
+    assert plan.build([made("a")])["apps"][0]["packages"] == []
+    assert plan.build([made("a", packages=["git"])])["apps"][0]["packages"] == ["git"]
+
+
 def test_a_worker_has_no_socket() -> None:
     slot = plan.build([made("a", worker={"module": "app.a.w"})])["apps"][0]["slots"]["b"]
     assert slot["worker_unit"] == "pergola-worker@a-b.service"

@@ -266,3 +266,35 @@ def test_the_documents_load_nothing_from_elsewhere() -> None:
 def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     caplog.clear()
+
+
+def test_a_database_that_does_not_answer_is_503_and_says_when_to_try_again() -> None:
+    from fastapi.testclient import TestClient
+    from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+    app = create_api("Demo")
+    errors = {
+        "operational": OperationalError("SELECT secret", {}, Exception("password=secret")),
+        "interface": InterfaceError("SELECT secret", {}, Exception("gone")),
+        "pool": PoolTimeout("QueuePool limit"),
+        "cut": DatabaseError(
+            "SELECT secret", {}, Exception("server closed the connection"), connection_invalidated=True
+        ),
+    }
+    mistake = DatabaseError("SELECT secret", {}, Exception("no such column"))
+
+    @app.get("/{name}")
+    def broken(name: str) -> None:
+        raise errors.get(name, mistake)
+
+    client = TestClient(app, raise_server_exceptions=False)
+    for name in errors:
+        answer = client.get(f"/{name}")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "nothing was saved" in answer.json()["detail"]
+        assert "secret" not in answer.text
+    wrong = client.get("/mistake")
+    assert wrong.status_code == 500
+    assert "secret" not in wrong.text

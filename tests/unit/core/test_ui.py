@@ -181,3 +181,16 @@ def test_a_visitor_gets_the_page_over_a_websocket_and_is_counted(serve: Callable
     evil = {"Origin": "https://evil.example", "X-Forwarded-Proto": "https"}
     with pytest.raises(InvalidStatus):
         unix_connect(str(served.socket), "ws://host.example/hello/_stcore/stream", additional_headers=evil)
+
+
+def test_a_screen_is_dark_when_its_manifest_says_so() -> None:
+    from app.core.ui import THEME, theme_options
+
+    both = theme_options("system")
+    assert both["theme.dark.backgroundColor"] == THEME["dark.backgroundColor"]
+    assert "theme.base" not in both
+    dark = theme_options("dark")
+    assert dark["theme.base"] == "dark"
+    assert dark["theme.backgroundColor"] == THEME["dark.backgroundColor"]
+    assert not any(".light." in name or ".dark." in name for name in dark)
+    assert theme_options("light")["theme.textColor"] == THEME["light.textColor"]

@@ -1,0 +1,1 @@
+"""VibeJudge: the organizer's dashboard for a judged hackathon."""
