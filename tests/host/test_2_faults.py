@@ -242,7 +242,9 @@ def test_a_wrong_manifest_stops_the_run_before_the_host_is_touched(local_host: L
         "name: bad\ntitle: Bad\nsummary: wrong\napi: {app: 'x:y', wokers: 2}\nlimits: {memory: 512}\n", encoding="utf-8"
     )
     done = local_host.site(
-        "-e", json.dumps({"pergola_apps": ["portal", "wine", "vision", "drawings", {"path": str(folder)}]}), check=False
+        "-e",
+        json.dumps({"pergola_apps": ["portal", "wine", "vision", "drawings", "ava", "judge", {"path": str(folder)}]}),
+        check=False,
     )
     assert done.returncode != 0
     text = done.stdout + done.stderr

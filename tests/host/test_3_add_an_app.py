@@ -27,7 +27,20 @@ def test_the_two_files_of_the_page_are_served_and_leave_again(local_host: LocalH
 
     wine = local_host.app("wine")
     local_host.site(
-        "-e", json.dumps({"pergola_apps": ["portal", "wine", "vision", "drawings", {"path": str(tmp_path / "survey")}]})
+        "-e",
+        json.dumps(
+            {
+                "pergola_apps": [
+                    "portal",
+                    "wine",
+                    "vision",
+                    "drawings",
+                    "ava",
+                    "judge",
+                    {"path": str(tmp_path / "survey")},
+                ]
+            }
+        ),
     )
     answer = local_host.post("/survey/api/sample-size", {"margin": 0.05, "population": 1000})
     assert answer.json() == {"answers": 278}
@@ -36,7 +49,14 @@ def test_the_two_files_of_the_page_are_served_and_leave_again(local_host: LocalH
     assert local_host.app("survey")["state"] == "serving"
 
     local_host.site()
-    assert {row["app"] for row in local_host.pergola("status")["apps"]} == {"portal", "wine", "vision", "drawings"}
+    assert {row["app"] for row in local_host.pergola("status")["apps"]} == {
+        "portal",
+        "wine",
+        "vision",
+        "drawings",
+        "ava",
+        "judge",
+    }
     assert "Sample size" not in local_host.get("/").text
     assert not local_host.sh("systemctl list-units --plain --no-legend 'pergola-*survey*'").strip()
     assert local_host.app("wine")["release"] == wine["release"]
