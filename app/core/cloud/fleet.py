@@ -26,6 +26,7 @@ def section(site: Site) -> dict[str, Any]:
         "region": site.region,
         "security_group": site.name("hosts"),
         "subnets": host_subnets(site),
+        "builder": builder(site),
         "python": PYTHON,
         "leave_seconds": LEAVE_SECONDS,
         "refresh": True,
@@ -65,6 +66,14 @@ def host_subnets(site: Site) -> list[str]:
     """Return the names of the subnets in which hosts stand."""
     kind = "public" if site.settings["network"]["way_out"] == "public" else "private"
     return [site.name(kind, zone[-1]) for zone in site.zones]
+
+
+def builder(site: Site) -> dict[str, Any]:
+    """Return where a host stands that becomes an image: it needs Debian's mirror, which hosts of endpoints alone do not reach."""
+    if site.settings["network"]["way_out"] != "endpoints":
+        return {"subnets": host_subnets(site), "security_groups": [site.name("hosts")], "address": False}
+    subnets = [site.name("public", zone[-1]) for zone in site.zones]
+    return {"subnets": subnets, "security_groups": [site.name("hosts"), site.name("builder")], "address": True}
 
 
 def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
