@@ -94,6 +94,10 @@ bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 bench-rehearsal: venv ## Break hosts and a zone under load, and print how long healing took (half an hour)
 	@.venv/bin/python bench/self_healing.py
 
+.PHONY: bench-deploy
+bench-deploy: venv ## Deploys, bad releases and killed controllers under load, five times each (many hours; parts: see bench/deploys.py)
+	@.venv/bin/python bench/deploys.py
+
 .PHONY: docs
 docs: venv ## Write the pages that are made from schemas, inventories and prices
 	@.venv/bin/python scripts/manifest_doc.py

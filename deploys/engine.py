@@ -159,8 +159,10 @@ class Engine(Run):
                 self._open(moves, "rollback")
                 for move in moves:
                     self.cloud.stay(move.new_group)
-                    self._resize(move)
                 self._weigh(moves, ALL)
+                self.say("back", f"visitors have it after {time.monotonic() - self._began:.1f} s")
+                for move in moves:  # visitors first
+                    self._resize(move)
                 self._go_live(moves, keep_seconds=0)
                 return True
             self.say("launch", "the old hosts are gone: new ones are launched")
@@ -173,7 +175,7 @@ class Engine(Run):
 
     def _before(self, fleet: Fleet) -> Fleet:
         """Return a fleet with the release that it had before its live one."""
-        for row in self.store.history(100):
+        for row in self.store.past():
             moved = row["fleets"].get(fleet.name)
             if row["ended"] == "live" and moved and moved["old"]:
                 return replace(fleet, release=Release(**moved["old"]))

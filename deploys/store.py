@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import threading
@@ -68,10 +69,15 @@ class Store:
         """Remove an object; one that is not there is fine."""
         self._client.delete_object(Bucket=self.bucket, Key=key)
 
+    def past(self) -> Iterator[dict[str, Any]]:
+        """Give the deploys of the past, the newest first; each is read when it is asked for."""
+        for key in sorted(self.keys(HISTORY), reverse=True):
+            if found := self.read(key):
+                yield found[0]
+
     def history(self, number: int = 20) -> list[dict[str, Any]]:
         """Return the last deploys, the newest first."""
-        keys = sorted(self.keys(HISTORY), reverse=True)[:number]
-        return [found[0] for key in keys if (found := self.read(key))]
+        return list(itertools.islice(self.past(), number))
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Give the keys below a prefix."""

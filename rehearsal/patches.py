@@ -319,6 +319,11 @@ def compute(world: World) -> None:
             ]
         return reservation
 
+    @around(InstanceBackend, "reboot_instances")  # moto only notes it
+    def reboot_instances(original: Function, self: Any, instance_ids: list[str]) -> Any:
+        world.rebooting.update(instance_ids)
+        return original(self, instance_ids)
+
     # there is no image before the container is committed; moto cannot tag the snapshot on the way
     @around(AmiBackend, "create_image")
     def create_image(original: Function, self: Any, *args: Any, **kwargs: Any) -> Any:
