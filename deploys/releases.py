@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.core.site_release import named_files
+from app.core.site_index import named_files
 from deploys.spec import DeployError
 from deploys.store import CURRENT, Store
 

@@ -26,6 +26,7 @@ from app.core import bundle as bundles
 from app.core import layers, sbom
 from app.core.files import sha256_of, write_atomically
 from app.core.manifest import Manifest
+from app.core.site_index import named_files, sizes
 from app.core.tools import BundleError, uv
 
 KEYS = "releases"  # prefix of every key in the artefact bucket
@@ -128,29 +129,6 @@ def build(  # noqa: PLR0913 - keywords, each a part of what a release holds
         "files": [*files.values(), last],  # the index comes last: who finds it finds everything
         "sizes": sizes(index, len(content)),
         "changed": fresh or fresh_host or tool.fresh or any(one.changed for one in built),
-    }
-
-
-def named_files(index: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the files that an index names: ``key``, ``sha256`` and ``size`` (bytes) of each, without repetition."""
-    entries = [index["host"], index["self"], *([index["sbom"]] if "sbom" in index else [])]  # older ones have none
-    for one in index["bundles"]:
-        entries += [
-            one["archive"],
-            *({key: layer[key] for key in ("key", "sha256", "size")} for layer in one["layers"]),
-        ]
-    return list({entry["key"]: entry for entry in entries}.values())
-
-
-def sizes(index: Mapping[str, Any], own: int) -> dict[str, int]:
-    """Return the bytes of a release by kind; ``own`` is the size of the index itself. A layer that apps share counts once."""
-    layers_of = {layer["key"]: int(layer["size"]) for one in index["bundles"] for layer in one["layers"]}
-    return {
-        "packages": sum(layers_of.values()),
-        "apps": sum(int(one["archive"]["size"]) for one in index["bundles"]),
-        "host plane": int(index["host"]["size"]),
-        "what runs it": int(index["self"]["size"]),
-        "lists": int(index["sbom"]["size"]) + own,
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from app.core import bundle, layers, manifest, site_release
+from app.core import bundle, layers, manifest, site_index, site_release
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -58,9 +58,7 @@ def test_the_index_names_every_file_with_its_checksum(built: dict[str, Any]) -> 
     named = [index["host"], index["self"], index["sbom"]]
     for one in index["bundles"]:
         named += [one["archive"], *one["layers"]]
-    assert site_release.named_files(index) == [
-        {key: entry[key] for key in ("key", "sha256", "size")} for entry in named
-    ]
+    assert site_index.named_files(index) == [{key: entry[key] for key in ("key", "sha256", "size")} for entry in named]
     assert {entry["key"] for entry in named} | {built["key"]} == set(files)
     assert [one["app"] for one in index["bundles"]] == ["portal"]
 
@@ -98,7 +96,7 @@ def test_its_size_is_told_by_kind(built: dict[str, Any]) -> None:
 def test_the_index_of_an_older_release_has_no_bill_of_materials(built: dict[str, Any]) -> None:
     index = json.loads(Path(built["files"][-1]["path"]).read_text())
     older = {key: value for key, value in index.items() if key != "sbom"}
-    assert len(site_release.named_files(older)) == len(site_release.named_files(index)) - 1
+    assert len(site_index.named_files(older)) == len(site_index.named_files(index)) - 1
 
 
 def test_the_host_plane_is_whole(built: dict[str, Any]) -> None:
