@@ -86,6 +86,10 @@ test-rehearsal: ## The stories of a whole rehearsed environment: ten minutes and
 lint: venv ## All linters
 	@scripts/lint
 
+.PHONY: audit
+audit: venv ## Known vulnerabilities of the packages that hosts get; asks PyPI
+	@scripts/audit
+
 .PHONY: bench
 bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 	@scripts/bench
