@@ -86,6 +86,10 @@ test-rehearsal: ## The stories of a whole rehearsed environment: ten minutes and
 lint: venv ## All linters
 	@scripts/lint
 
+.PHONY: audit
+audit: venv ## Known vulnerabilities of the packages that hosts get; asks PyPI
+	@scripts/audit
+
 .PHONY: bench
 bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 	@scripts/bench
@@ -93,6 +97,10 @@ bench: venv ## Measure and print tables (accuracy, latency, deploys under load)
 .PHONY: bench-rehearsal
 bench-rehearsal: venv ## Break hosts and a zone under load, and print how long healing took (half an hour)
 	@.venv/bin/python bench/self_healing.py
+
+.PHONY: bench-deploy
+bench-deploy: venv ## Deploys, bad releases and killed controllers under load, five times each (many hours; parts: see bench/deploys.py)
+	@.venv/bin/python bench/deploys.py
 
 .PHONY: docs
 docs: venv ## Write the pages that are made from schemas, inventories and prices

@@ -13,84 +13,21 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import boto3
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from prober.process import ProbeProcess  # noqa: E402 - the project's folder must be on the path first
+from bench.environment import Environment, say  # noqa: E402 - the project's folder must be on the path first
+from prober.process import ProbeProcess  # noqa: E402
 from prober.report import table  # noqa: E402
 
 NAME, HTTPS, HTTP, PORT = "rehearsal-bench", 29743, 29780, 29770
 GROUP = "pergola-rehearsal-main-blue"
 PARTS = ("kill", "wedge", "zone", "load", "baked")
-
-
-def say(text: str) -> None:
-    """Print progress."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-class Environment:
-    """One rehearsed environment."""
-
-    def __init__(self, apps: list[str], speed: float) -> None:
-        self.apps, self.speed = apps, speed
-        self.environment = {
-            **os.environ, "PERGOLA_REHEARSAL": NAME, "PERGOLA_HTTPS_PORT": str(HTTPS), "PERGOLA_HTTP_PORT": str(HTTP),
-            "PERGOLA_CLOUD_PORT": str(PORT), "PERGOLA_SPEED": str(speed),
-        }  # fmt: skip
-
-    def run(self, *command: str) -> str:
-        """Run a command of the project; its progress goes to standard error."""
-        done = subprocess.run(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"bench: {' '.join(command)} ended with {done.returncode}\n{done.stdout[-3000:]}")
-        return done.stdout
-
-    def up(self, **settings: Any) -> float:
-        """Make the environment, or bring it to changed settings; return the seconds."""
-        began = time.monotonic()
-        self.run("scripts/rehearse", "up", "--extra-vars", json.dumps({"pergola_apps": self.apps, **settings}))
-        return time.monotonic() - began
-
-    def client(self, service: str) -> Any:
-        """Return a client of its AWS account."""
-        keys = {"aws_access_key_id": "rehearsal", "aws_secret_access_key": "rehearsal"}
-        return boto3.client(service, region_name="us-east-1", endpoint_url=f"http://127.0.0.1:{PORT}", **keys)
-
-    def status(self) -> dict[str, Any]:
-        """Return what there is."""
-        command = [sys.executable, "-m", "rehearsal", "--state", f"build/run/{NAME}", "status", "--json"]
-        return dict(json.loads(self.run(*command)))
-
-    def healthy(self) -> dict[str, str]:
-        """Return the zone of each healthy host."""
-        rows = self.status()["instances"]
-        return {row["instance"]: row["zone"] for row in rows if "healthy" in row["health"].values()}
-
-    def until(self, ask: Callable[[], Any], what: str, seconds: float = 1200) -> float:
-        """Wait until an answer is true; return the seconds it took."""
-        began = time.monotonic()
-        while not ask():
-            if time.monotonic() - began > seconds:
-                raise SystemExit(f"bench: {what} did not come within {seconds:.0f} s; see: make rehearse-logs")
-            time.sleep(0.5)
-        return time.monotonic() - began
-
-    def settings(self) -> dict[str, Any]:
-        """Return the inventory's cloud settings."""
-        text = self.run(".venv/bin/ansible-inventory", "-i", "inventories/rehearsal", "--host", "localhost")
-        return dict(json.loads(text)["pergola_cloud"])
 
 
 def fault(site: Environment, kind: str) -> tuple[float, float]:
@@ -185,7 +122,7 @@ def main() -> int:
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         raise SystemExit(f"bench: no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    site = Environment(options.apps.split(","), options.speed)
+    site = Environment(NAME, options.apps.split(","), options.speed, https=HTTPS, http=HTTP, port=PORT)
     rows: list[list[object]] = []
     try:
         say("an environment from nothing")

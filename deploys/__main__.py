@@ -18,11 +18,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deploys import migrations, releases
+from deploys.bake import Baker
 from deploys.engine import Engine
 from deploys.spec import DeployError, Spec
 from prober.report import table
 
-COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune")
+COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune", "bake")
 
 
 def main() -> int:
@@ -46,10 +47,9 @@ def main() -> int:
 
     try:
         spec = Spec.of(json.loads(sys.stdin.readline()))
-        engine = Engine(spec, say, abort)
-        if command in {"deploy", "rollback"}:
+        if command in {"deploy", "rollback", "bake"}:
             threading.Thread(target=_until_nobody_wants_it, args=(abort,), daemon=True).start()
-        result = _run(engine, command)
+        result = _bake(Baker(spec, say, abort)) if command == "bake" else _run(Engine(spec, say, abort), command)
     except (DeployError, ClientError, BotoCoreError, ValueError) as error:
         say(json.dumps({"failed": True, "msg": str(error)}))
         return 1
@@ -72,6 +72,12 @@ def _run(engine: Engine, command: str) -> dict[str, object]:
         text = engine.settle_alone()
         return {"changed": bool(text), "msg": text}
     return {"changed": False, **engine.status()}
+
+
+def _bake(baker: Baker) -> dict[str, object]:
+    """Bake images and return the new ones by fleet."""
+    made = baker.bake()
+    return {"changed": bool(made), "images": made}
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -19,6 +19,8 @@ from deploys.spec import DeployError, Fleet, Release
 # The settings in a host's user data, roles/aws_fleet/files/user_data.py: the only JSON between r""" and """.
 _SETTINGS = re.compile(r'(?<=r""")\{.*?\}(?=""")', re.DOTALL)
 RETIRE = "retire"
+# Seconds, as roles/aws_fleet/files/instance.py has them: of a metric's values, and for which one stands (and a minute to arrive).
+RESOLUTION, STANDS = 5, 300
 
 
 class Cloud:
@@ -127,7 +129,7 @@ class Cloud:
 
     def prepare(self, group: str, source: str) -> None:
         """Let a group launch from the newest version of its own template, with instance types and spot share as another group has them."""
-        version = str(self._template(group, "$Latest")["VersionNumber"])
+        version = str(self.template(group, "$Latest")["VersionNumber"])
         own = {"LaunchTemplateName": group, "Version": version}
         policy = self.group(source).get("MixedInstancesPolicy")
         if policy:
@@ -138,13 +140,14 @@ class Cloud:
         else:
             self.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=group, LaunchTemplate=own)
 
-    def _template(self, name: str, version: str) -> dict[str, Any]:
+    def template(self, name: str, version: str) -> dict[str, Any]:
+        """Return one version of a launch template."""
         found = self.client("ec2").describe_launch_template_versions(LaunchTemplateName=name, Versions=[version])
         return dict(found["LaunchTemplateVersions"][0])
 
     def give_release(self, group: str, source: str, release: Release) -> bool:
         """See to it that a group's newest template is like another group's newest, with a release; return whether it was not."""
-        data = dict(self._template(source, "$Latest")["LaunchTemplateData"])
+        data = dict(self.template(source, "$Latest")["LaunchTemplateData"])
         script = _script(data)
         if not _settings(script):
             raise DeployError(f"the launch template {source} names no release; run ansible-playbook site.yml")
@@ -157,7 +160,7 @@ class Cloud:
             {**row, "Tags": [{**tag, "Value": colour.get(tag["Value"], tag["Value"])} for tag in row["Tags"]]}
             for row in data.get("TagSpecifications", ())
         ]
-        there = self._template(group, "$Latest")["LaunchTemplateData"]
+        there = self.template(group, "$Latest")["LaunchTemplateData"]
         if {**there, "UserData": ""} == {**data, "UserData": ""} and _settings(
             base64.b64decode(there["UserData"]).decode()
         ) == settings:
@@ -165,16 +168,23 @@ class Cloud:
         self.client("ec2").create_launch_template_version(LaunchTemplateName=group, LaunchTemplateData=data)
         return True
 
-    def release_of(self, group: str) -> Release | None:
-        """Return the release that a group's hosts are launched with; None where its template names none."""
+    def _launched_with(self, group: str) -> dict[str, Any]:
+        """Return the template data that a group launches its hosts with."""
         found = self.group(group)
         template = (
             found.get("LaunchTemplate")
             or found["MixedInstancesPolicy"]["LaunchTemplate"]["LaunchTemplateSpecification"]
         )
-        data = self._template(group, str(template.get("Version", "$Default")))["LaunchTemplateData"]
-        settings = _settings(_script(data))
+        return dict(self.template(group, str(template.get("Version", "$Default")))["LaunchTemplateData"])
+
+    def release_of(self, group: str) -> Release | None:
+        """Return the release that a group's hosts are launched with; None where its template names none."""
+        settings = _settings(_script(self._launched_with(group)))
         return Release(settings["release"], settings["sha256"]) if settings.get("sha256") else None
+
+    def image_of(self, group: str) -> str:
+        """Return the image that a group's hosts are launched from."""
+        return str(self._launched_with(group).get("ImageId", ""))
 
     def hosts(self, fleet: Fleet, colour: str) -> dict[str, str]:
         """Return the state of each host of a colour: ``healthy`` when it is in service and the balancer says so, else what it is."""
@@ -233,7 +243,42 @@ class Cloud:
                     AutoScalingGroupName=group, ScheduledActionName=row["ScheduledActionName"]
                 )
 
-    # ------------------------------------------------------------ alarms
+    # ------------------------------------------------------------ metrics and alarms
+
+    def latest(self, namespace: str, metric: str, instances: Iterable[str]) -> dict[str, float]:
+        """Return the last value that each instance told of a metric within the time for which it stands."""
+        wanted, found = sorted(instances), dict[str, float]()
+        end = datetime.now(UTC) + timedelta(seconds=RESOLUTION)
+        for start in range(0, len(wanted), 100):
+            queries = [
+                {
+                    "Id": f"m{number}",
+                    "MetricStat": {
+                        "Metric": {
+                            "Namespace": namespace,
+                            "MetricName": metric,
+                            "Dimensions": [{"Name": "InstanceId", "Value": instance}],
+                        },
+                        "Period": RESOLUTION,
+                        "Stat": "Maximum",
+                    },
+                }
+                for number, instance in enumerate(wanted[start : start + 100], start)
+            ]
+            pages = self.client("cloudwatch").get_paginator("get_metric_data")
+            given = {"MetricDataQueries": queries, "StartTime": end - timedelta(seconds=STANDS), "EndTime": end}
+            rows: dict[str, list[tuple[datetime, float]]] = {}
+            for page in pages.paginate(**given):
+                for row in page["MetricDataResults"]:
+                    rows.setdefault(row["Id"], []).extend(zip(row["Timestamps"], row["Values"], strict=True))
+            found |= {wanted[int(key[1:])]: max(values)[1] for key, values in rows.items() if values}
+        return found
+
+    def sessions(self, namespace: str, group: str) -> int | None:
+        """Return the live sessions of a group's hosts; None unless each of them has told its number."""
+        instances = [row["InstanceId"] for row in self.group(group)["Instances"]]
+        told = self.latest(namespace, "LiveSessions", instances)
+        return int(sum(told.values())) if len(told) == len(instances) else None
 
     def firing(self, names: Iterable[str]) -> list[str]:
         """Return the names of the alarms that are in the state ALARM."""

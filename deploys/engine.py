@@ -24,21 +24,20 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from app.core.cloud.site import COLOURS
 from deploys import migrations, releases
-from deploys.cloud import Cloud, in_seconds
+from deploys.cloud import in_seconds
+from deploys.run import Run
 from deploys.spec import DeployError, Fleet, Release, Spec
-from deploys.store import CURRENT, HISTORY, Lease, LeaseLostError, Store
+from deploys.store import CURRENT, HISTORY, Lease, LeaseLostError
 from deploys.watch import ENOUGH, Prober, Seen
 
 ALL = 100
 GIVE_UP_LAUNCHES = 2  # hosts of a fleet that could not become ready
 ALARM_SECONDS = 5  # between two looks at the alarms
 BASELINE_SECONDS = 30  # to learn how the live colour answers
-
-
-class AbortedError(DeployError):
-    """Somebody wants the deploy to end: Ctrl-C, or the end of the terminal."""
 
 
 def stamp() -> str:
@@ -70,27 +69,13 @@ class Move:
         return self.fleet.groups[self.new]
 
 
-class Engine:
-    """Deploys, rolls back, and tells what is.
-
-    Args:
-        spec: What to do.
-        say: Prints a line of progress.
-        abort: Set when the deploy shall be taken back.
-    """
+class Engine(Run):
+    """Deploys, rolls back, and tells what is."""
 
     def __init__(self, spec: Spec, say: Callable[[str], None], abort: threading.Event) -> None:
-        self.spec, self._print, self.abort = spec, say, abort
-        self.cloud = Cloud(spec.region, spec.balancer)
-        self.store = Store(self.cloud.client("s3"), spec.bucket)
-        self._began = time.monotonic()
+        super().__init__(spec, say, abort)
         self._lease: Lease | None = None
         self._current: dict[str, Any] = {}
-
-    def say(self, phase: str, text: str) -> None:
-        """Print a line of progress: minutes, phase, what happened."""
-        seconds = time.monotonic() - self._began
-        self._print(f"{int(seconds // 60):3d}:{int(seconds % 60):02d}  {phase:<10} {text}")
 
     # ------------------------------------------------------------ what is
 
@@ -113,11 +98,27 @@ class Engine:
                         "fleet": fleet.name, "colour": colour, "weight": weights[colour],
                         "release": release.short if release and states else "",
                         "hosts": len(states), "healthy": states.count("healthy"),
+                        "sessions": self._sessions(fleet, colour) if states else 0,
                         "retires": retirement.strftime("%H:%M UTC") if retirement and states else "",
                     }
                 )  # fmt: skip
         current = self.store.read(CURRENT)
         return {"colours": rows, "under_way": current[0] if current else None}
+
+    def _sessions(self, fleet: Fleet, colour: str) -> int | None:
+        """Return the live sessions of a colour; None when its hosts do not tell. Only shown: it never ends a deploy."""
+        if not self.spec.metrics:
+            return None
+        try:
+            return self.cloud.sessions(self.spec.metrics, fleet.groups[colour])
+        except (ClientError, BotoCoreError):
+            return None
+
+    def _told_sessions(self, moves: list[Move]) -> str:
+        """Return the live sessions of the colours that visitors leave, for a line of progress; empty when no host tells."""
+        counts = [(move, self._sessions(move.fleet, move.old)) for move in moves]
+        rows = [f"{move.fleet.name}: {found} live in {move.old}" for move, found in counts if found is not None]
+        return f"sessions {', '.join(rows)}" if rows else ""
 
     # ------------------------------------------------------------ deploy
 
@@ -158,8 +159,10 @@ class Engine:
                 self._open(moves, "rollback")
                 for move in moves:
                     self.cloud.stay(move.new_group)
-                    self._resize(move)
                 self._weigh(moves, ALL)
+                self.say("back", f"visitors have it after {time.monotonic() - self._began:.1f} s")
+                for move in moves:  # visitors first
+                    self._resize(move)
                 self._go_live(moves, keep_seconds=0)
                 return True
             self.say("launch", "the old hosts are gone: new ones are launched")
@@ -172,7 +175,7 @@ class Engine:
 
     def _before(self, fleet: Fleet) -> Fleet:
         """Return a fleet with the release that it had before its live one."""
-        for row in self.store.history(100):
+        for row in self.store.past():
             moved = row["fleets"].get(fleet.name)
             if row["ended"] == "live" and moved and moved["old"]:
                 return replace(fleet, release=Release(**moved["old"]))
@@ -351,7 +354,7 @@ class Engine:
 
     def _bake(self, moves: list[Move], weight: int, prober: Prober | None, before: Seen) -> None:
         """Watch one weight for its time."""
-        began, asked = time.monotonic(), 0.0
+        began, asked, told = time.monotonic(), 0.0, ""
         while True:
             if prober and (trouble := prober.trouble(before)):
                 raise DeployError(f"at weight {weight}: {trouble}")
@@ -359,6 +362,10 @@ class Engine:
                 asked = time.monotonic()
                 if firing := self.cloud.firing(self.spec.alarms):
                     raise DeployError(f"at weight {weight}: in alarm: {', '.join(firing)}")
+                left = self.spec.bake_seconds - (time.monotonic() - began)
+                if (sessions := self._told_sessions(moves)) and sessions != told:
+                    self.say(f"weight {weight}", f"{sessions}; {max(0, left):.0f} s left")
+                    told = sessions
             for move in moves:
                 healthy, there = self._count(move)
                 if 2 * healthy < max(1, there):
@@ -379,6 +386,8 @@ class Engine:
         self._finish(keep_seconds)
         told = [f"{move.fleet.name}: {move.new} serves {move.fleet.release.short}" for move in moves]
         warm = f"the old colour stays warm for {keep_seconds:.0f} s"
+        if sessions := self._told_sessions(moves):
+            self.say("live", f"{sessions}; its hosts then wait for them up to the drain's ceiling")
         self.say(
             "live",
             f"{', '.join(told)}; {warm if keep_seconds else 'the other hosts leave when their sessions are over'}",
@@ -453,12 +462,3 @@ class Engine:
         """Do what ``settle`` does, with a lease of its own."""
         with Lease(self.store, self.spec.operator, self.spec.lease_seconds) as self._lease:
             return self.settle()
-
-    def _pause(self, at_most: float = float("inf")) -> None:
-        """Wait between two looks.
-
-        Raises:
-            AbortedError: The operator wants no more of it.
-        """
-        if self.abort.wait(min(self.spec.poll_seconds, at_most)):
-            raise AbortedError("the operator ended it")

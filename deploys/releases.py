@@ -7,6 +7,7 @@ once. Pruning keeps the newest, and whatever is live, was live before, or is pin
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.core.site_release import named_files
+from app.core.site_index import named_files
 from deploys.spec import DeployError
 from deploys.store import CURRENT, Store
 
@@ -121,7 +122,7 @@ def of_site(records: Iterable[Mapping[str, Any]], key: str) -> Mapping[str, Any]
 
 def in_use(store: Store) -> set[str]:
     """Return the keys of the site releases that are live, were live before, or are being deployed."""
-    rows = [row for row in store.history(100) if row["ended"] == "live"][:2]
+    rows = list(itertools.islice((row for row in store.past() if row["ended"] == "live"), 2))
     if current := store.read(CURRENT):
         rows.append(current[0])
     sides = [side for row in rows for fleet in row["fleets"].values() for side in (fleet["old"], fleet["new"])]

@@ -88,6 +88,7 @@ class Spec:
         ready_seconds: How long the new hosts may take to become healthy.
         keep_old_seconds: How long the old colour stays warm.
         alarms: Names of the alarms that take the deploy back.
+        metrics: CloudWatch namespace in which hosts count their sessions; empty where none do.
         probe: What the prober does; None where nobody can ask from here.
         operator: Who deploys.
         poll_seconds: Pause between two looks.
@@ -104,6 +105,7 @@ class Spec:
     ready_seconds: float = 900
     keep_old_seconds: float = 900
     alarms: tuple[str, ...] = ()
+    metrics: str = ""
     probe: Probe | None = None
     operator: str = "unknown"
     poll_seconds: float = 2

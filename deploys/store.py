@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import threading
@@ -68,10 +69,15 @@ class Store:
         """Remove an object; one that is not there is fine."""
         self._client.delete_object(Bucket=self.bucket, Key=key)
 
+    def past(self) -> Iterator[dict[str, Any]]:
+        """Give the deploys of the past, the newest first; each is read when it is asked for."""
+        for key in sorted(self.keys(HISTORY), reverse=True):
+            if found := self.read(key):
+                yield found[0]
+
     def history(self, number: int = 20) -> list[dict[str, Any]]:
         """Return the last deploys, the newest first."""
-        keys = sorted(self.keys(HISTORY), reverse=True)[:number]
-        return [found[0] for key in keys if (found := self.read(key))]
+        return list(itertools.islice(self.past(), number))
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Give the keys below a prefix."""
@@ -80,14 +86,14 @@ class Store:
 
 
 class Lease:
-    """The right to move this environment, for one controller at a time; a context manager that keeps it alive.
+    """The right to move this environment (or to do what ``key`` stands for), for one controller at a time; a context manager.
 
     Who holds it renews it three times in its life. When its holder is dead, or cannot reach the bucket, it expires, and the next one
     takes it.
     """
 
-    def __init__(self, store: Store, owner: str, seconds: float) -> None:
-        self._store, self._seconds = store, seconds
+    def __init__(self, store: Store, owner: str, seconds: float, *, key: str = LEASE, what: str = "deploys") -> None:
+        self._store, self._seconds, self._key, self._what = store, seconds, key, what
         self._mine = {
             "owner": owner,
             "token": secrets.token_hex(8),
@@ -105,26 +111,24 @@ class Lease:
         Raises:
             DeployError: Somebody else has it.
         """
-        found = self._store.read(LEASE)
+        found = self._store.read(self._key)
         if found and found[2] <= float(found[0]["seconds"]):
             left = float(found[0]["seconds"]) - found[2]
             raise DeployError(
-                f"{found[0]['owner']} deploys here since {found[0]['since']}; one at a time."
+                f"{found[0]['owner']} {self._what} here since {found[0]['since']}; one at a time."
                 f" (If that process is dead, its lease ends in {left:.0f} s.)"
             )
         try:
-            self._tag = self._store.write(LEASE, self._mine, match=found[1] if found else "", new=not found)
+            self._tag = self._store.write(self._key, self._mine, match=found[1] if found else "", new=not found)
         except LeaseLostError as error:
-            raise DeployError(
-                "somebody else began to deploy in this moment; look at `status`, then try again"
-            ) from error
+            raise DeployError("somebody else began in this moment; look at `status`, then try again") from error
         self._thread.start()
         return self
 
     def _keep(self) -> None:
         while not self._ended.wait(self._seconds / 3):
             try:
-                self._tag = self._store.write(LEASE, self._mine, match=self._tag)
+                self._tag = self._store.write(self._key, self._mine, match=self._tag)
             except LeaseLostError as error:
                 self._lost = str(error)
                 return
@@ -135,7 +139,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise ``LeaseLostError`` unless the lease is still held; before everything that moves."""
-        found = None if self._lost else self._store.read(LEASE)
+        found = None if self._lost else self._store.read(self._key)
         if self._lost or not found or found[0].get("token") != self._mine["token"]:
             raise LeaseLostError(f"the lease is lost ({self._lost or 'it was taken over'}); whoever has it now goes on")
 
@@ -143,6 +147,6 @@ class Lease:
         """Give the lease back, if it is still ours."""
         self._ended.set()
         self._thread.join()
-        found = self._store.read(LEASE)
+        found = self._store.read(self._key)
         if found and found[0].get("token") == self._mine["token"]:
-            self._store.delete(LEASE)
+            self._store.delete(self._key)

@@ -81,6 +81,11 @@ class Machines:
         try:
             if want.state == "running" and have is None:
                 self._launch(container, want)
+            elif want.id in self.world.rebooting:
+                self.world.rebooting.discard(want.id)
+                if have is not None and have[0] == "running":
+                    docker("restart", "--time", "60", container, timeout=180)
+                    self._came(container, want.id)  # in a network namespace of its own again
             elif want.state == "running" and have is not None and have[0] in {"running", "paused"}:
                 self._measure(want.id, have[1])
             elif want.state == "running" and want.id in self.world.booted:

@@ -29,6 +29,7 @@ from moto.budgets.responses import BudgetsResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.models.amis import AmiBackend
+from moto.ec2.models.instances import InstanceBackend
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.rds.exceptions import DBParameterGroupNotFoundError
 from moto.wafv2.responses import WAFV2Response
@@ -308,9 +309,29 @@ def compute(world: World) -> None:
                 tag["resource_type"] = "natgateway"
         return found
 
-    @around(AmiBackend, "create_image")  # there is no image before the container is committed
+    @around(InstanceBackend, "run_instances")  # moto forgets the security groups of a network card
+    def run_instances(original: Function, self: Any, *args: Any, **kwargs: Any) -> Any:
+        reservation = original(self, *args, **kwargs)
+        cards = [card for card in kwargs.get("nics") or [] if card.get("Groups")]
+        for instance in reservation.instances if cards else ():
+            instance.security_groups = [
+                self.get_security_group_from_id(key) for card in cards for key in card["Groups"]
+            ]
+        return reservation
+
+    @around(InstanceBackend, "reboot_instances")  # moto only notes it
+    def reboot_instances(original: Function, self: Any, instance_ids: list[str]) -> Any:
+        world.rebooting.update(instance_ids)
+        return original(self, instance_ids)
+
+    # there is no image before the container is committed; moto cannot tag the snapshot on the way
+    @around(AmiBackend, "create_image")
     def create_image(original: Function, self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("tag_specifications") or []
+        kwargs["tag_specifications"] = [row for row in given if row["ResourceType"] != "snapshot"]
         image = original(self, *args, **kwargs)
+        for tag in (tag for row in given if row["ResourceType"] == "snapshot" for tag in row["Tags"]):
+            image.ebs_snapshot.add_tag(tag["Key"], tag["Value"])
         image.state = "pending" if world.settings.bodies else "available"
         return image
 

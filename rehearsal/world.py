@@ -97,6 +97,7 @@ class World:
         self.since: dict[str, float] = {}  # instance: when its state in the group last changed
         self.booted: dict[str, float] = {}  # instance: when its container started
         self.processes: dict[str, int] = {}  # container: a process in its namespaces
+        self.rebooting: set[str] = set()  # instances that were asked to
         self.addresses: dict[str, str] = {}  # load balancer ARN or database id: address in the VPC
         self.metrics: dict[str, float] = {}  # the latest CPU utilisation by instance
         self.problems: dict[str, str] = {}  # what a loop could not do, by its name

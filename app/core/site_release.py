@@ -1,9 +1,10 @@
 """Build the release of a whole site on the control node: all that a host needs to become what it shall be, without a control node.
 
-It holds the bundles of its apps (``app.core.bundle``), the host plane (``playbooks/host.yml`` with its roles) and what runs it:
-ansible-core and the few modules of collections that the host plane uses, for the host's Python. An index names each file with its
-key in the artefact bucket, its size and its sha256, and the variables of ``host.yml``. Every file is named by what is in it, so a
-key never changes its content, and a release that shares files with another uploads only the rest.
+It holds the bundles of its apps (``app.core.bundle``), the host plane (``playbooks/host.yml`` with its roles), what runs it
+(ansible-core and the few modules of collections that the host plane uses, for the host's Python), and the bill of materials of all of
+that (``app.core.sbom``). An index names each file with its key in the artefact bucket, its size and its sha256, and the variables of
+``host.yml``. Every file is named by what is in it, so a key never changes its content, and a release that shares files with another
+uploads only the rest.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from app.core import bundle as bundles
-from app.core import layers
+from app.core import layers, sbom
 from app.core.files import sha256_of, write_atomically
 from app.core.manifest import Manifest
+from app.core.site_index import named_files, sizes
 from app.core.tools import BundleError, uv
 
 KEYS = "releases"  # prefix of every key in the artefact bucket
@@ -72,7 +75,8 @@ def build(  # noqa: PLR0913 - keywords, each a part of what a release holds
         check: Only say what would be built.
 
     Returns:
-        ``release`` (12 hex digits), ``key`` and ``sha256`` of the index, ``files`` (path, key, sha256, size), ``changed``.
+        ``release`` (12 hex digits), ``key`` and ``sha256`` of the index, ``files`` (path, key, sha256, size), ``sizes`` (bytes by kind),
+        ``changed``.
 
     Raises:
         BundleError: Something is missing; the message names it.
@@ -83,10 +87,24 @@ def build(  # noqa: PLR0913 - keywords, each a part of what a release holds
     out.mkdir(parents=True, exist_ok=True)
     built = [bundles.build(root, one, out=out, python=python, machine=machine, check=check) for one in manifests]
     host, fresh_host = _stored(out, "host", _host_plane(root), check=check)
-    tool, fresh_tool = _runner(root, out, python=python, arch=bundles.architecture(machine), check=check)
+    arch = bundles.architecture(machine)
+    tool = _runner(root, out, python=python, arch=arch, check=check)
+    parts = [
+        *(
+            sbom.Part(f"app/{one.app}", one.release, one.archive_sha256, [Path(row["archive"]) for row in one.layers])
+            for one in built
+        ),
+        sbom.Part("host", _identity(host), sha256_of(host)),
+        sbom.Part("self", _identity(tool.path), sha256_of(tool.path), [tool.path], tool.requirements, tool.collections),
+    ]
+    bill = sbom.build(root / "uv.lock", parts, python=python, machine=arch)
+    bill_path = out / f"sbom-{hashlib.sha256(bill).hexdigest()[: bundles.ID_LENGTH]}.cdx.json"
+    if not bill_path.is_file() and not check:
+        write_atomically(bill_path, bill)
     index: dict[str, Any] = {
         "host": _entry(host),
-        "self": _entry(tool),
+        "self": _entry(tool.path),
+        "sbom": _entry(bill_path),
         "bundles": [
             {"app": one.app, "release": one.release, "archive": _entry(Path(one.archive)),
              "layers": [{"id": layer["id"], **_entry(Path(layer["archive"]))} for layer in one.layers]}
@@ -109,19 +127,14 @@ def build(  # noqa: PLR0913 - keywords, each a part of what a release holds
         "key": last["key"],
         "sha256": sha256,
         "files": [*files.values(), last],  # the index comes last: who finds it finds everything
-        "changed": fresh or fresh_host or fresh_tool or any(one.changed for one in built),
+        "sizes": sizes(index, len(content)),
+        "changed": fresh or fresh_host or tool.fresh or any(one.changed for one in built),
     }
 
 
-def named_files(index: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the files that an index names: ``key``, ``sha256`` and ``size`` (bytes) of each, without repetition."""
-    entries = [index["host"], index["self"]]
-    for one in index["bundles"]:
-        entries += [
-            one["archive"],
-            *({key: layer[key] for key in ("key", "sha256", "size")} for layer in one["layers"]),
-        ]
-    return list({entry["key"]: entry for entry in entries}.values())
+def _identity(path: Path) -> str:
+    """Return the id in the name of an archive, ``<kind>-<id>.tar.gz``."""
+    return path.name.removesuffix(".tar.gz").rpartition("-")[2]
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -173,7 +186,17 @@ def _host_plane(root: Path) -> dict[str, tuple[bytes, bool]]:
 # ---------------------------------------------------------------- what runs it
 
 
-def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tuple[Path, bool]:
+@dataclass(frozen=True)
+class _Runner:
+    """What runs the host plane: its archive, whether that was not there, and what is in it."""
+
+    path: Path
+    fresh: bool
+    requirements: str
+    collections: Mapping[str, Mapping[str, Any]]
+
+
+def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> _Runner:
     """Return the archive of ansible-core with its dependencies, and of the collections' modules that the host plane uses."""
     command = ["export", "--frozen", "--only-group=self", "--no-emit-project", "--no-header", "--no-annotate"]
     exported = bundles.pinned_lines(uv(command, cwd=root), python=python, machine=arch, where="uv.lock, group self")
@@ -193,7 +216,12 @@ def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> tu
             with part.open("wb") as stream:
                 layers.pack(tree, stream)
             part.replace(path)
-    return path, fresh
+    about = {
+        name.rpartition("/")[0].replace("/", "."): json.loads(content)["collection_info"]
+        for name, content in collections.items()
+        if name.endswith("/MANIFEST.json")
+    }
+    return _Runner(path, fresh, wanted, about)
 
 
 def _collections(root: Path) -> Iterator[tuple[str, bytes]]:

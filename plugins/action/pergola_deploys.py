@@ -15,8 +15,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune")
-MOVING = ("deploy", "rollback", "settle", "record", "prune")
+COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune", "bake")
+MOVING = ("deploy", "rollback", "settle", "record", "prune", "bake")
 display = Display()
 
 

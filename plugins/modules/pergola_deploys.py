@@ -13,7 +13,7 @@ options:
   command:
     description: What to do.
     type: str
-    choices: [deploy, rollback, status, history, settle, record, find, prune]
+    choices: [deploy, rollback, status, history, settle, record, find, prune, bake]
     required: true
   deploy:
     description: The section C(deploy) of the cloud plan.
@@ -28,6 +28,7 @@ options:
       - "C(deploy): C(ignore_alarms), because this release is the cure of what is firing."
       - "C(record): C(fleets), by name what M(pergola_site) returned; C(allow_dirty)."
       - "C(find): C(release), an id or version, or how it begins. C(prune): C(keep)."
+      - "C(bake): C(fleet), the plan's section of that name; C(base), C(debian) or C(baked); C(keep); C(force)."
     type: dict
     default: {}
 author: [Pergola contributors]
@@ -51,6 +52,10 @@ colours:
   returned: status
   type: list
   elements: dict
+images:
+  description: By fleet, the image that was baked, for C(bake).
+  returned: bake
+  type: dict
 history:
   description: The last deploys, the newest first, for C(history).
   returned: history

@@ -6,7 +6,8 @@ DOCUMENTATION = r"""
 module: pergola_site
 short_description: Build the release of a site and upload it
 description:
-  - Builds the bundles of the apps, the host plane, and what runs it on a host, and puts them into a bucket.
+  - Builds the bundles of the apps, the host plane, what runs it on a host, and the bill of materials (CycloneDX 1.6), and puts them
+    into a bucket.
   - Every key is named by the content behind it and is written once; what the bucket has is not sent again.
   - Runs on the control node.
 options:
@@ -90,6 +91,11 @@ size:
   description: Bytes of all files of the release.
   returned: success
   type: int
+sizes:
+  description: Bytes by kind. What apps share counts once.
+  returned: success
+  type: dict
+  sample: {packages: 20308751, apps: 167546, host plane: 66137, what runs it: 3332618, lists: 20248}
 """
 
 import base64  # noqa: E402 - Ansible wants the documentation first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -89,6 +91,7 @@ class Environment:
             ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.30.{n}.0/24", AvailabilityZone=f"us-east-1{zone}")["Subnet"]["SubnetId"]
             for n, zone in enumerate("ab")
         ]  # fmt: skip
+        self.vpc = vpc
         self.targets = {
             colour: elb.create_target_group(Name=self.groups[colour], Protocol="HTTPS", Port=443, VpcId=vpc)["TargetGroups"][0]["TargetGroupArn"]
             for colour in COLOURS
@@ -220,3 +223,17 @@ def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Environment:
 @pytest.fixture
 def release_named() -> Callable[[str], Release]:
     return release
+
+
+@pytest.fixture
+def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Give the program that runs on a host, with credentials of the emulated account."""
+    monkeypatch.syspath_prepend(str(ROOT / "roles/aws_fleet/files"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    first, found = importlib.import_module("user_data"), importlib.import_module("instance")
+    monkeypatch.setattr(
+        first, "keys", lambda: {"AccessKeyId": "rehearsal", "SecretAccessKey": "rehearsal", "Token": "t"}
+    )
+    yield found
+    for name in ("instance", "user_data"):
+        sys.modules.pop(name)

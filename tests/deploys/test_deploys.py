@@ -56,7 +56,7 @@ def test_the_host_gets_the_release_and_its_own_names_and_nothing_else_changes(
 ) -> None:
     environment.engine(environment.spec("two")).deploy()
     cloud = Cloud("us-east-1", environment.name)
-    blue, green = (cloud._template(environment.groups[colour], "$Latest")["LaunchTemplateData"] for colour in COLOURS)
+    blue, green = (cloud.template(environment.groups[colour], "$Latest")["LaunchTemplateData"] for colour in COLOURS)
     assert cloud.release_of(environment.groups["green"]) == release_named("two")
     tags = {tag["Key"]: tag["Value"] for tag in green["TagSpecifications"][0]["Tags"]}
     assert tags == {"Name": environment.groups["green"], "Colour": "green"}

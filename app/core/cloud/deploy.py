@@ -25,6 +25,7 @@ def section(site: Site) -> dict[str, Any]:
         "fleets": [_fleet(site, row) for row in site.settings["fleets"]],
         "alarms": list(_alarms(site)),
         "probe": _probe(site),
+        "metrics": site.prefix,
         **{key: wish[key] for key in ("weights", "bake_seconds", "ready_seconds", "keep_old_seconds")},
     }
 

@@ -26,6 +26,7 @@ def section(site: Site) -> dict[str, Any]:
         "region": site.region,
         "security_group": site.name("hosts"),
         "subnets": host_subnets(site),
+        "builder": builder(site),
         "python": PYTHON,
         "leave_seconds": LEAVE_SECONDS,
         "refresh": True,
@@ -67,6 +68,14 @@ def host_subnets(site: Site) -> list[str]:
     return [site.name(kind, zone[-1]) for zone in site.zones]
 
 
+def builder(site: Site) -> dict[str, Any]:
+    """Return where a host stands that becomes an image: it needs Debian's mirror, which hosts of endpoints alone do not reach."""
+    if site.settings["network"]["way_out"] != "endpoints":
+        return {"subnets": host_subnets(site), "security_groups": [site.name("hosts")], "address": False}
+    subnets = [site.name("public", zone[-1]) for zone in site.zones]
+    return {"subnets": subnets, "security_groups": [site.name("hosts"), site.name("builder")], "address": True}
+
+
 def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the release of a fleet's hosts consists of: its apps, the variables of ``host.yml``, where its secrets are."""
     apps = site.apps_of(row)
@@ -105,13 +114,73 @@ def host_statements(site: Site, row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def deployer_statements(site: Site) -> list[dict[str, Any]]:
-    """Return what CI may do with the fleets."""
-    groups = [f"autoScalingGroup:*:autoScalingGroupName/{site.name(row['name'])}*" for row in site.settings["fleets"]]
+    """Return what CI may do with the fleets: what a deploy does (``deploys/cloud.py``), on this environment's own groups.
+
+    AWS asks for ``ec2:RunInstances`` and ``iam:PassRole`` of whoever gives a group another launch template.
+    """
+    rows = site.settings["fleets"]
+    groups = [
+        site.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{site.name(row['name'])}*") for row in rows
+    ]
+    own = {"StringEquals": {f"aws:ResourceTag/{key}": site.tags()[key] for key in ("Project", "Environment")}}
+    roles = [site.arn("iam", f"role/{site.name('host', row['name'], limit=64)}", region="") for row in rows]
+    templates = site.arn("ec2", "launch-template/*")
+    launched = [
+        site.arn("ec2", f"{kind}/*") for kind in ("instance", "volume", "network-interface", "subnet", "security-group")
+    ]
+    seen = [
+        "autoscaling:DescribeAutoScalingGroups", "autoscaling:DescribeScalingActivities", "autoscaling:DescribeScheduledActions",
+        "cloudwatch:GetMetricData", "ec2:DescribeLaunchTemplateVersions",
+        "elasticloadbalancing:DescribeListeners", "elasticloadbalancing:DescribeLoadBalancers", "elasticloadbalancing:DescribeRules",
+        "elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeTargetHealth",
+    ]  # fmt: skip
+    moved = [
+        "autoscaling:DeleteScheduledAction", "autoscaling:PutScheduledUpdateGroupAction", "autoscaling:SetDesiredCapacity",
+        "autoscaling:UpdateAutoScalingGroup",
+    ]  # fmt: skip
+    balancer = site.name(limit=32)
+    rules = [site.arn("elasticloadbalancing", f"{kind}/*/{balancer}/*") for kind in ("listener", "listener-rule")]
     return [
+        {"Sid": "Look", "Effect": "Allow", "Action": seen, "Resource": ["*"]},  # these know no resource but *
         {
-            "Sid": "Fleets",
+            "Sid": "Alarms",
             "Effect": "Allow",
-            "Action": ["autoscaling:SetDesiredCapacity", "autoscaling:UpdateAutoScalingGroup"],
-            "Resource": [site.arn("autoscaling", group) for group in groups],
-        }
+            "Action": ["cloudwatch:DescribeAlarms"],
+            "Resource": [site.arn("cloudwatch", f"alarm:{site.prefix}-*")],
+        },
+        {"Sid": "Fleets", "Effect": "Allow", "Action": moved, "Resource": groups},
+        {
+            "Sid": "Weights",
+            "Effect": "Allow",
+            "Action": ["elasticloadbalancing:ModifyListener", "elasticloadbalancing:ModifyRule"],
+            "Resource": rules,
+        },
+        {
+            "Sid": "Templates",
+            "Effect": "Allow",
+            "Action": ["ec2:CreateLaunchTemplateVersion"],
+            "Resource": [templates],
+            "Condition": own,
+        },
+        {
+            "Sid": "Launch",
+            "Effect": "Allow",
+            "Action": ["ec2:RunInstances"],
+            "Resource": [*launched, templates, f"arn:{site.partition}:ec2:{site.region}::image/*"],
+            "Condition": {"ArnLike": {"ec2:LaunchTemplate": templates}},
+        },
+        {
+            "Sid": "TagLaunched",
+            "Effect": "Allow",
+            "Action": ["ec2:CreateTags"],
+            "Resource": launched[:2],
+            "Condition": {"StringEquals": {"ec2:CreateAction": ["RunInstances"]}},
+        },
+        {
+            "Sid": "Roles",
+            "Effect": "Allow",
+            "Action": ["iam:PassRole"],
+            "Resource": roles,
+            "Condition": {"StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com"]}},
+        },
     ]

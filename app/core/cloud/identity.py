@@ -119,7 +119,9 @@ def _objects(site: Site, purpose: str, sid: str, apps: list[str]) -> list[dict[s
 def deployer(site: Site) -> dict[str, Any]:
     """Return the role that CI takes on through OIDC to release and deploy."""
     settings = site.settings["identity"]
-    subject = f"repo:{settings['repository']}:ref:refs/heads/{settings['branch']}"
+    where = settings["github_environment"]
+    who = f"environment:{where}" if where else f"ref:refs/heads/{settings['branch']}"
+    subject = f"repo:{settings['repository']}:{who}"
     trust = {
         "Effect": "Allow",
         "Principal": {"Federated": site.arn("iam", f"oidc-provider/{ISSUER}", region="")},
@@ -127,7 +129,8 @@ def deployer(site: Site) -> dict[str, Any]:
         "Condition": {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subject}},
     }
     statements = [
-        allow("Releases", ["s3:GetObject", "s3:PutObject"], [site.bucket_arn("artefacts", "*")]),
+        # deleting: the lease after a deploy, and old releases
+        allow("Releases", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], [site.bucket_arn("artefacts", "*")]),
         allow("FindReleases", ["s3:ListBucket"], [site.bucket_arn("artefacts")]),
         *fleets.deployer_statements(site),
     ]

@@ -75,6 +75,7 @@ def groups(site: Site) -> list[dict[str, Any]]:
         rows.append(("database", [to_group(site, "hosts", DATABASE_PORT)], []))
     if way_out == "endpoints":
         rows.append(("endpoints", [to_group(site, "hosts", 443)], []))
+        rows.append(("builder", [], [to_network(WORLD, [80], "packages for an image")]))  # beside "hosts", for a while
     return [
         {
             "key": key,

@@ -41,6 +41,12 @@ LISTS = Path("/var/lib/apt/lists")
 FRESH = Path("/var/lib/apt/periodic/update-success-stamp")
 ATTEMPTS = 3
 LOOK = 5  # seconds between two looks at what the group wants
+COUNTED, STANDS, RESOLUTION = (
+    15,
+    240,
+    5,
+)  # seconds: between two counts; for which a number that was told stands; of the metric
+SESSIONS, BOOTED = "LiveSessions", "BootSucceeded"  # metrics
 UNIT = """[Unit]
 Description=Leave the scaling group in good order
 After=network.target
@@ -67,12 +73,14 @@ def configure() -> int:
             time.sleep(5)
     else:
         answer(settings, "launch_hook", "ABANDON")
+        tell_how_it_booted(settings, well=False)
         say("gave up; the group takes this host away and tries another")
         return 1
     if settings.get("bake"):
         seal()
         return 0
     answer(settings, "launch_hook", "CONTINUE")
+    tell_how_it_booted(settings, well=True)
     say(f"serves after {time.monotonic() - began:.1f} s")
     return 0
 
@@ -304,16 +312,68 @@ def answer(settings: dict[str, Any], hook: str, result: str) -> None:
     patiently(f"completing {settings[hook]}", tell)
 
 
+# ---------------------------------------------------------------- metrics
+
+
+def measured(settings: dict[str, Any], name: str, value: float, dimension: tuple[str, str]) -> None:
+    """Put one value of a metric into the environment's namespace; templates made before there was one name none."""
+    if not settings.get("namespace"):
+        return
+    row = {"MetricName": name, "Value": str(value), "Unit": "Count", "StorageResolution": "1"}
+    row |= {"Dimensions.member.1.Name": dimension[0], "Dimensions.member.1.Value": dimension[1]}
+    form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": settings["namespace"],
+            **{f"MetricData.member.1.{key}": cell for key, cell in row.items()}}  # fmt: skip
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    call("monitoring", settings["region"], urllib.parse.urlencode(form).encode(), headers)
+
+
+def tell_how_it_booted(settings: dict[str, Any], *, well: bool) -> None:
+    """Tell whoever makes an image how a host of it came up: nobody can reach such a host, and no group knows it."""
+    if settings.get("report"):
+        instance = metadata("meta-data/instance-id") or ""
+        patiently("telling how it booted", lambda: measured(settings, BOOTED, int(well), ("InstanceId", instance)))
+
+
+class Sessions:
+    """Counts the live Streamlit sessions of this host, and tells CloudWatch: what a deploy shows while visitors move."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings, self.instance = settings, metadata("meta-data/instance-id") or ""
+        self.told, self.told_at, self.counted_at = -1, float(-STANDS), float(-COUNTED)
+
+    def count(self, now: float) -> int | None:
+        """Count, and tell the number when it has changed or is old; None when an app does not say how many it has."""
+        self.counted_at = now
+        asked = subprocess.run(["pergola", "status", "--json"], capture_output=True, check=False)
+        counts: list[Any] = (
+            [app["sessions"] for app in json.loads(asked.stdout)["apps"]] if asked.returncode == 0 else [None]
+        )
+        if None in counts:
+            return None
+        found = int(sum(counts))
+        if now - self.told_at >= (RESOLUTION if found != self.told else STANDS):
+            self.told_at = now
+            try:
+                measured(self.settings, SESSIONS, found, ("InstanceId", self.instance))
+                self.told = found
+            except LOST as error:
+                self.told = -1  # what is not told is told the next time
+                say(f"the number of sessions could not be told: {error}")
+        return found
+
+
 def watch() -> int:
     """Wait until the group ends this host; then until its sessions are over, or the ceiling is reached."""
     settings = json.loads((HOME / "settings.json").read_text())
+    sessions = Sessions(settings)
     while metadata("meta-data/autoscaling/target-lifecycle-state") != "Terminated":
+        if time.monotonic() - sessions.counted_at >= COUNTED:
+            sessions.count(time.monotonic())
         time.sleep(LOOK)
     deadline, quiet = time.monotonic() + float(settings["drain_seconds"]), 0
     say("the group ends this host: waiting for its sessions")
     while quiet < 3 and time.monotonic() < deadline:
-        told = json.loads(subprocess.run(["pergola", "status", "--json"], capture_output=True, check=True).stdout)
-        quiet = quiet + 1 if all(app["sessions"] == 0 for app in told["apps"]) else 0
+        quiet = quiet + 1 if sessions.count(time.monotonic()) == 0 else 0
         time.sleep(1)
     answer(settings, "terminate_hook", "CONTINUE")
     while True:  # what is left of this host's life

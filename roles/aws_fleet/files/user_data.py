@@ -22,9 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SETTINGS = (
-    r"""@SETTINGS@"""  # JSON: bucket, region, release, sha256, group, launch_hook, terminate_hook, drain_seconds, bake
-)
+# JSON: bucket, region, namespace of metrics, release, sha256, group, launch_hook, terminate_hook, drain_seconds, bake, report
+SETTINGS = r"""@SETTINGS@"""
 METADATA = "http://169.254.169.254/latest/"
 HOME = Path("/opt/pergola/site")
 TRIES = 6

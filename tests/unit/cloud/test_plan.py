@@ -111,3 +111,42 @@ def test_without_a_server_nothing_of_one_is_asked_for() -> None:
     apps = {app["name"]: app for app in release["variables"]["pergola_plan"]["apps"]}
     assert apps["drawings"]["environment"]["PERGOLA_DATABASE_URL"].startswith("sqlite:")
     assert "database" not in "".join(row["name"] for row in built["secrets"]["secrets"])
+
+
+@pytest.mark.parametrize(
+    ("given", "who"),
+    [
+        ({}, "ref:refs/heads/main"),
+        ({"branch": "live"}, "ref:refs/heads/live"),
+        ({"github_environment": "production"}, "environment:production"),
+    ],
+)
+def test_ci_is_one_branch_or_one_environment_of_one_repository(given: dict[str, str], who: str) -> None:
+    role = plan({"identity": {"repository": "example/apps", **given}})["identity"]["deployer"]
+    (trust,) = role["trust"]["Statement"]
+    assert trust["Condition"]["StringEquals"]["token.actions.githubusercontent.com:sub"] == f"repo:example/apps:{who}"
+
+
+def test_ci_may_do_what_a_deploy_does_and_launch_only_as_the_hosts_it_knows() -> None:
+    statements = plan({"identity": {"repository": "example/apps"}})["identity"]["deployer"]["policy"]["Statement"]
+    allowed = {action for row in statements for action in row["Action"]}
+    assert {
+        "s3:DeleteObject", "elasticloadbalancing:ModifyRule", "autoscaling:UpdateAutoScalingGroup",
+        "autoscaling:PutScheduledUpdateGroupAction", "ec2:CreateLaunchTemplateVersion", "cloudwatch:GetMetricData",
+    } <= allowed  # fmt: skip
+    (passing,) = (row for row in statements if "iam:PassRole" in row["Action"])
+    assert passing["Resource"] == ["arn:aws:iam::123456789012:role/pergola-test-host-main"]
+
+
+def test_where_hosts_become_images() -> None:
+    with_a_way_out = plan({"network": {"way_out": "nat"}})
+    assert with_a_way_out["fleet"]["builder"]["security_groups"] == ["pergola-test-hosts"]
+    closed = plan({"network": {"way_out": "endpoints"}})
+    assert closed["fleet"]["builder"] == {
+        "subnets": ["pergola-test-public-a", "pergola-test-public-b"],
+        "security_groups": ["pergola-test-hosts", "pergola-test-builder"],
+        "address": True,
+    }
+    (group,) = (row for row in closed["network"]["security_groups"] if row["key"] == "builder")
+    assert group["ingress"] == []
+    assert [rule["ports"] for rule in group["egress"]] == [[80]]

@@ -152,7 +152,9 @@ def test_iam_names_its_resources(inventory: dict[str, Any]) -> None:
             named = all(resource != "*" and not resource.endswith(":::*") for resource in row["Resource"])
             # what AWS knows no resource for: metrics (by namespace), the session's channels, and listing
             unnamed = all(
-                re.match(r"(cloudwatch:Put|ssm:Update|ssmmessages:|\w+:Describe|\w+:List)", each)
+                re.match(
+                    r"(cloudwatch:Put|cloudwatch:GetMetricData|ssm:Update|ssmmessages:|\w+:Describe|\w+:List)", each
+                )
                 for each in row["Action"]
             )
             assert named or unnamed, row

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
-from app.core import bundle, layers, manifest, site_release
+from app.core import bundle, layers, manifest, site_index, site_release
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,12 +55,10 @@ def test_the_index_names_every_file_with_its_checksum(built: dict[str, Any]) -> 
         assert hashlib.sha256(content).hexdigest() == file["sha256"]
         assert len(content) == file["size"]
     index = json.loads(Path(files[built["key"]]["path"]).read_text())
-    named = [index["host"], index["self"]]
+    named = [index["host"], index["self"], index["sbom"]]
     for one in index["bundles"]:
         named += [one["archive"], *one["layers"]]
-    assert site_release.named_files(index) == [
-        {key: entry[key] for key in ("key", "sha256", "size")} for entry in named
-    ]
+    assert site_index.named_files(index) == [{key: entry[key] for key in ("key", "sha256", "size")} for entry in named]
     assert {entry["key"] for entry in named} | {built["key"]} == set(files)
     assert [one["app"] for one in index["bundles"]] == ["portal"]
 
@@ -69,6 +69,34 @@ def test_the_same_content_has_the_same_keys(built: dict[str, Any], tmp_path: Pat
     other = build(tmp_path, variables={"pergola_health": "/wine/api/health"})
     assert other["key"] != built["key"]
     assert [file["key"] for file in other["files"][:-1]] == [file["key"] for file in built["files"][:-1]]
+
+
+def test_the_bill_of_materials_names_all_that_is_in_it(built: dict[str, Any]) -> None:
+    (path,) = (Path(file["path"]) for file in built["files"] if "/sbom-" in file["key"])
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text()) is None
+    found = {component["name"]: component for component in json.loads(path.read_text())["components"]}
+    archives = {Path(file["path"]).name.partition("-")[0]: file["sha256"] for file in built["files"]}
+    for name, kind in (("app/portal", "portal"), ("host", "host"), ("self", "self")):
+        assert found[name]["hashes"][0]["content"] == archives[kind]
+    locked = {
+        line.split("==")[0]
+        for layer in bundle.locked_layers(ROOT, manifest.load_all(ROOT, ["portal"])[0], python="3.13", machine="x86_64")
+        for line in layer.requirements.splitlines()
+    }
+    assert locked
+    assert locked | {"ansible-core", "ansible.posix", "community.general"} <= set(found)
+    assert found["fastapi"]["purl"] == f"pkg:pypi/fastapi@{found['fastapi']['version']}"
+
+
+def test_its_size_is_told_by_kind(built: dict[str, Any]) -> None:
+    assert sum(built["sizes"].values()) == sum(file["size"] for file in built["files"])
+    assert all(built["sizes"].values())
+
+
+def test_the_index_of_an_older_release_has_no_bill_of_materials(built: dict[str, Any]) -> None:
+    index = json.loads(Path(built["files"][-1]["path"]).read_text())
+    older = {key: value for key, value in index.items() if key != "sbom"}
+    assert len(site_index.named_files(older)) == len(site_index.named_files(index)) - 1
 
 
 def test_the_host_plane_is_whole(built: dict[str, Any]) -> None:
