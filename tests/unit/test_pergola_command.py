@@ -113,6 +113,7 @@ class Host:
         self.module.fetch = self.fetch
         self.module.time = self.clock
         self.answers: dict[str, tuple[int, str]] = {}
+        self.patience: set[float] = set()  # seconds that an answer may take
         self.sessions: dict[str, int] = {}
         self.write_site(apps)
         self.module.PYTHON = Path(sys.executable)
@@ -125,6 +126,7 @@ class Host:
 
     def fetch(self, path: str, target: str, timeout: float) -> tuple[int, str]:
         """Answer as the service behind a socket does."""
+        self.patience.add(timeout)
         instance, kind, _ = Path(path).name.split(".")
         if f"pergola-{kind}@{instance}.service" not in self.systemd.active:
             raise ConnectionRefusedError(path)
@@ -1371,6 +1373,14 @@ def test_pruning_never_removes_what_is_live_previous_or_held_by_a_slot(host: Hos
     host.run("prune", "--keep=0")
     assert set(left_over(host)) == {names[0], names[1]}
     assert host.run("prune", "--keep=0") == {"changed": False, "removed": []}
+
+
+@pytest.mark.parametrize(("timeout", "patience"), [(20, 5.0), (90, 9.0), (900, 30.0)])
+def test_a_host_that_may_take_long_may_answer_slowly(host: Host, timeout: int, patience: float) -> None:
+    """An emulated processor takes longer than usual for one look at a model, not only for the start."""
+    host.installed(ONE)
+    host.run("deploy", "wine", ONE, f"--timeout={timeout}")
+    assert max(host.patience) == patience
 
 
 def test_a_deploy_prunes_what_is_old(host: Host) -> None:

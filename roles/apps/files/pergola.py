@@ -620,12 +620,13 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
         targets.append(("ui", entry["ui_socket"], f"{app['path']}health/ready"))
     answers = {kind: "no answer yet" for kind, _, _ in targets}
     pending = {kind for kind, _, _ in targets}
+    patience = max(5.0, min(30.0, timeout / 10))  # for one answer: a slow host that may take long may also answer slowly
     while True:
         for kind, path, target in targets:
             if kind not in pending:
                 continue
             try:
-                status, body = fetch(path, target, 5.0)
+                status, body = fetch(path, target, patience)
             except (OSError, http.client.HTTPException) as error:
                 answers[kind] = f"{type(error).__name__}: {error}"
                 continue
@@ -633,7 +634,7 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
                 status == 404 and kind == "api"
             ):  # an ASGI app that is not made with app.core has its own shallow check only
                 with contextlib.suppress(OSError, http.client.HTTPException):
-                    status, body = fetch(path, app["manifest"]["api"]["health"], 5.0)
+                    status, body = fetch(path, app["manifest"]["api"]["health"], patience)
             answers[kind] = f"{status} {' '.join(body.split())[:300]}"
             if status == 200:
                 pending.discard(kind)
