@@ -620,7 +620,8 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
         targets.append(("ui", entry["ui_socket"], f"{app['path']}health/ready"))
     answers = {kind: "no answer yet" for kind, _, _ in targets}
     pending = {kind for kind, _, _ in targets}
-    patience = max(5.0, min(30.0, timeout / 10))  # for one answer: a slow host that may take long may also answer slowly
+    # for one answer: a slow host that may take long may also answer slowly
+    patience = max(5.0, min(30.0, timeout / 10))
     while True:
         for kind, path, target in targets:
             if kind not in pending:
