@@ -7,7 +7,6 @@ effect; what a tool reports is translated back. Tools run confined, each with it
 import json
 import logging
 import re
-import shutil
 import sys
 import threading
 import tomllib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
+from ruff import find_ruff_bin
 
 from app.judge.confine import Limits, TooLong, Watch, confined
 from app.judge.languages import is_test
@@ -146,15 +146,15 @@ def _module(name: str, *arguments: str) -> list[str]:
 
 
 def _run(command: list[str], folder: Path, seconds: float, watch: Watch | None) -> str:
-    done = confined(command, cwd=folder, seconds=seconds, limits=_LIMITS, watch=watch)
+    kept = {"XDG_CACHE_HOME": str(folder.with_name("cache"))}  # what a tool remembers is no source
+    done = confined(command, cwd=folder, seconds=seconds, limits=_LIMITS, env=kept, watch=watch)
     if "No module named" in done.said and not done.out:
         raise FileNotFoundError(command[0])
     return done.out.decode("utf-8", "replace")
 
 
 def _ruff(folder: Path, names: dict[str, File], seconds: float, watch: Watch | None) -> list[Finding]:
-    found = shutil.which("ruff", path=str(Path(sys.executable).parent)) or "ruff"
-    command = [found, "check", "--isolated", "--no-cache", "--quiet", "--exit-zero", "--select", _RUFF_RULES,
+    command = [find_ruff_bin(), "check", "--isolated", "--no-cache", "--quiet", "--exit-zero", "--select", _RUFF_RULES,
                "--ignore-noqa", "--output-format", "json", "--target-version", "py312", "."]  # fmt: skip
     rows = json.loads(_run(command, folder, seconds, watch) or "[]")
     return [
