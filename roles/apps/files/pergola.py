@@ -45,6 +45,7 @@ UNITS = Path("/etc/systemd/system")
 APP_ENV = Path("/etc/pergola/apps")
 PYTHON = Path("/usr/bin/python3")
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+PACKAGES = "site-packages"  # within a layer: some programs (Streamlit) take a package elsewhere for one that is being developed
 HISTORY = 50
 QUIET = False
 
@@ -408,10 +409,11 @@ def layer(options: argparse.Namespace) -> dict[str, Any]:
         say(f"layer {options.layer}: unpacking its packages")
         remove_tree(scratch)
         try:
-            scratch.mkdir(parents=True)
-            unpack(options.archive, scratch)
-            if not is_compiled(scratch, options.layer):
-                compile_code(scratch, r"[/\\]tests?[/\\]")
+            packages = scratch / PACKAGES
+            packages.mkdir(parents=True)
+            unpack(options.archive, packages)
+            if not is_compiled(packages, options.layer):
+                compile_code(packages, r"[/\\]tests?[/\\]")
             scratch.replace(target)
             sync_folder(target.parent)
         except OSError as error:
@@ -453,7 +455,8 @@ def make_venv(folder: Path, layers: list[str]) -> None:
     (folder / "pyvenv.cfg").write_text(
         f"home = {PYTHON.parent}\ninclude-system-site-packages = false\n", encoding="utf-8"
     )
-    (packages / "layers.pth").write_text("".join(f"{layer_dir(one)}\n" for one in layers), encoding="utf-8")
+    lines = "".join(f"{layer_dir(one) / PACKAGES}\n" for one in layers)
+    (packages / "layers.pth").write_text(lines, encoding="utf-8")
 
 
 def disk_hint(error: BaseException) -> str:
@@ -1043,7 +1046,7 @@ def prune(options: argparse.Namespace) -> dict[str, Any]:
                 for left in (OPT / app["name"] / "releases").glob(".*.gone"):
                     remove_tree(left)
         used = {
-            Path(line).name
+            Path(line).parent.name
             for paths in OPT.glob("*/releases/*/venv/lib/*/site-packages/layers.pth")
             for line in paths.read_text(encoding="utf-8").splitlines()
         }
