@@ -158,7 +158,7 @@ def test_a_broken_release_is_refused_and_the_old_one_serves(host: Any, what: str
     change, reason = BROKEN[what]
     before = live(host)
     release = copy_release(host, change, "broken")
-    answer = pergola(host, "deploy", "hello", release, "--timeout=8", rc=1)
+    answer = pergola(host, "deploy", "hello", release, "--timeout=20", rc=1)
     assert reason in answer["msg"], answer["msg"]
     assert "was not made live" in answer["msg"]
     assert live(host)["release"] == before["release"] == json.loads(get(host, "/seen"))["release"]
