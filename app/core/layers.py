@@ -103,7 +103,7 @@ def compiler(python: str) -> tuple[str, str] | None:
 
 
 def build(layer: Layer, target: Path, cache: Path) -> None:
-    """Build a layer's archive, unless it is there.
+    """Build a layer's archive.
 
     Args:
         layer: What it holds.
@@ -114,17 +114,23 @@ def build(layer: Layer, target: Path, cache: Path) -> None:
         BundleError: A wheel cannot be had or is not what the lock says, or an asset cannot be made.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".layer-") as scratch:
-        tree, part = Path(scratch, "packages"), Path(scratch, target.name)
+        tree = Path(scratch, "packages")
         install(layer.requirements, tree, python=layer.python, machine=layer.machine, made=layer.assets, cache=cache)
         if layer.compiler:
             compile_tree(tree, layer.python)
         about = {"layer": layer.id, "python": layer.python, "machine": layer.machine, "compiled": bool(layer.compiler)}
         (tree / "requirements.txt").write_text(layer.requirements, encoding="utf-8")
         (tree / ABOUT).write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
-        with part.open("wb") as stream:
-            pack(tree, stream)
-        sync(part)
-        part.replace(target)
+        store(tree, target)
+
+
+def store(tree: Path, target: Path) -> None:
+    """Pack a folder that lies in a scratch folder beside its archive's place; the archive appears whole or not at all."""
+    part = tree.with_name(target.name)
+    with part.open("wb") as stream:
+        pack(tree, stream)
+    sync(part)
+    part.replace(target)
 
 
 def install(

@@ -208,14 +208,12 @@ def _runner(root: Path, out: Path, *, python: str, arch: str, check: bool) -> _R
     fresh = not path.is_file()
     if fresh and not check:
         with tempfile.TemporaryDirectory(dir=out, prefix=".layer-") as scratch:
-            tree, part = Path(scratch, "packages"), Path(scratch, path.name)
+            tree = Path(scratch, "packages")
             layers.install(wanted, tree, python=python, machine=arch)
             for name, content in collections.items():
                 (tree / "ansible_collections" / name).parent.mkdir(parents=True, exist_ok=True)
                 (tree / "ansible_collections" / name).write_bytes(content)
-            with part.open("wb") as stream:
-                layers.pack(tree, stream)
-            part.replace(path)
+            layers.store(tree, path)
     about = {
         name.rpartition("/")[0].replace("/", "."): json.loads(content)["collection_info"]
         for name, content in collections.items()

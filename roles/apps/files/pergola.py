@@ -469,14 +469,6 @@ def disk_hint(error: BaseException) -> str:
     )
 
 
-def run(command: list[str], env: dict[str, str]) -> None:
-    """Run a tool of the installation; a failure shows the end of what it said."""
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        tail = " ".join((done.stderr or done.stdout).split())[-600:]
-        raise Failure(f"{Path(command[0]).name} {command[1]} failed: {tail}{disk_hint(OSError(tail))}")
-
-
 def release_dir(name: str, release: str) -> Path:
     """Return the folder of a release."""
     if not re.fullmatch(r"[0-9a-f]{12}", release):
