@@ -47,6 +47,13 @@ class ContainerHost:
             raise HostError(f"{self.name}: {script}\nended with {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout + ("" if check else done.stderr)
 
+    def pid(self) -> int:
+        """Return the process id of its init on this machine: its namespaces are found by it."""
+        told = subprocess.run(
+            ["docker", "inspect", "--format", "{{.State.Pid}}", self.name], capture_output=True, text=True, check=True
+        )
+        return int(told.stdout)
+
     def pergola(self, *words: str) -> dict[str, Any]:
         """Run ``pergola <words> --json``; return its answer, also when it refused."""
         script = f"pergola {' '.join(words)} --json"

@@ -61,6 +61,7 @@ def configure(app: str | None = None, *, settings: Settings | None = None) -> No
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+        logger.setLevel(logging.NOTSET)  # the root's level decides, whatever the server was told
     for name in _SILENT:
         logging.getLogger(name).disabled = True
     for name in _QUIET:

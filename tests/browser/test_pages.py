@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,13 +24,30 @@ expect.set_options(timeout=PATIENCE)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def in_network_of(host: LocalHost, folder: Path) -> Path:
+    """Return a command that starts Chromium in the network of the host's container.
+
+    Chromium ends every request when an interface of its machine comes or goes (``ERR_NETWORK_CHANGED``), and each
+    container that another test starts or ends is one. The interfaces of this container stay.
+    """
+    command = folder / "chromium"
+    command.write_text(
+        f'#!/bin/sh\nexec nsenter --net=/proc/{host.pid()}/ns/net -- {CHROMIUM} "$@"\n', encoding="utf-8"
+    )
+    command.chmod(0o755)
+    return command
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(local_host: LocalHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    command, flags = Path(CHROMIUM), ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    if os.geteuid() == 0:
+        command = in_network_of(local_host, tmp_path_factory.mktemp("browser"))
+        flags.append(f"--host-resolver-rules=MAP 127.0.0.1:{local_host.https} 127.0.0.1:443")
     with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        opened = playwright.chromium.launch(executable_path=command, args=flags)
         yield opened
         opened.close()
 

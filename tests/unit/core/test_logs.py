@@ -55,6 +55,7 @@ def test_what_json_cannot_hold_is_shown_as_text(capsys: pytest.CaptureFixture[st
 def test_configuring_twice_prints_once_and_the_servers_own_access_lines_are_gone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    logging.getLogger("uvicorn.error").setLevel("CRITICAL")  # as a server does that was told to be quiet
     logs.configure()
     logs.configure()
     logging.getLogger("uvicorn.error").warning("once")
