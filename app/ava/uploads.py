@@ -1,7 +1,8 @@
 """Files on their way in: multi-gigabyte archives, in parts that can be sent again, never in memory.
 
 An upload has parts of one size. Where the storage is a bucket the parts go there directly, to addresses that are signed for an hour;
-where it is a folder they go to this API, which writes each at its place in one file. Either way a client that was cut off asks which
+where it is a folder they go to this API, which writes each at its place in one file. A client that cannot reach the bucket sends them
+to this API too, which hands them on. Either way a client that was cut off asks which
 parts are there and sends the others. When all are there the worker looks into the file and keeps its clips.
 """
 
@@ -10,11 +11,12 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 from uuid import uuid4
 
 from sqlalchemy import select, update
@@ -135,14 +137,15 @@ class Uploads:
 
     async def write(self, row: Upload, number: int, stream: AsyncIterator[bytes]) -> None:
         """Write one part from a stream, at its place. Raises Refused when it is not as long as it should be."""
-        if self.presigned:
-            raise Refused("Parts of this upload go to the bucket: PUT them to the url of each.")
         if row.state != "open":
             raise Refused("This upload is complete.")
         found = next((part for part in self.parts(row) if part.number == number), None)
         if found is None:
             raise Refused(f"This upload has no part {number}.")
         folder = self._folder / row.id
+        if isinstance(self._storage, S3Storage):
+            await self._hand_on(self._storage, row, found, folder, stream)
+            return
         await run_in_threadpool(self._place, row, folder)
         path = folder / "data"
         with path.open("r+b") as file:
@@ -153,6 +156,19 @@ class Uploads:
             await run_in_threadpool(_flush, file)
         # only now it counts: a part that was cut off is not there
         (folder / str(number)).write_text(str(found.size))
+
+    async def _hand_on(
+        self, storage: S3Storage, row: Upload, part: Part, folder: Path, stream: AsyncIterator[bytes]
+    ) -> None:
+        """Send a part to the bucket, through a file of its own: it may come twice at once."""
+        await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="part-") as file:
+            written = await _pour(stream, file, part.size)
+            if written != part.size:
+                raise Refused(f"Part {part.number} has {written} bytes instead of {part.size}; send it again.")
+            file.flush()
+            key, upload = row.storage_key, row.multipart_id or ""
+            await run_in_threadpool(storage.put_part, key, upload, part.number, Path(file.name))
 
     def _place(self, row: Upload, folder: Path) -> None:
         """Make room: a file with a hole of the right length."""
@@ -180,6 +196,7 @@ class Uploads:
             )
         if isinstance(self._storage, S3Storage):
             self._storage.finish_parts(row.storage_key, row.multipart_id or "")
+            shutil.rmtree(self._folder / row.id, ignore_errors=True)
         else:
             self._storage.adopt(row.storage_key, self._folder / row.id / "data")
             shutil.rmtree(self._folder / row.id, ignore_errors=True)
@@ -289,7 +306,7 @@ def told(row: Upload) -> dict[str, Any]:
     }
 
 
-async def _pour(stream: AsyncIterator[bytes], file: BinaryIO, most: int) -> int:
+async def _pour(stream: AsyncIterator[bytes], file: IO[bytes], most: int) -> int:
     """Write a stream in large pieces, off the event loop; stops at the first byte too many. Returns the bytes that came."""
     written, buffer = 0, bytearray()
     async for piece in stream:
@@ -304,7 +321,7 @@ async def _pour(stream: AsyncIterator[bytes], file: BinaryIO, most: int) -> int:
     return written
 
 
-def _flush(file: BinaryIO) -> None:
+def _flush(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
 

@@ -338,6 +338,13 @@ class S3Storage(Storage):
                 )
             )
 
+    def put_part(self, key: str, upload: str, number: int, path: Path) -> None:
+        """Send a part (numbers from 1 on) from a file, for a client that cannot reach the bucket by itself."""
+        with self._errors(key, "write"), _folder_errors(key, "read"), path.open("rb") as file:
+            self._client.upload_part(
+                Bucket=self.bucket, Key=self._key(key), UploadId=upload, PartNumber=number, Body=file
+            )
+
     def parts(self, key: str, upload: str) -> dict[int, int]:
         """The parts that are there: their numbers and sizes in bytes."""
         return {number: size for number, (size, _) in self._parts(key, upload).items()}

@@ -78,11 +78,15 @@ async function begin(file) {
   return made;
 }
 
+// Parts for a bucket go there directly. Where the browser may not or cannot reach it, they go through the server.
+let bucketAnswers = true;
+
 function sendPart(upload, part, file, progress) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest();
-    request.open("PUT", part.url || `${base}/${upload.id}/parts/${part.number}`);
-    if (!part.url && token) request.setRequestHeader("Authorization", `Bearer ${token}`);
+    const direct = bucketAnswers && part.url;
+    request.open("PUT", direct || `${base}/${upload.id}/parts/${part.number}`);
+    if (!direct && token) request.setRequestHeader("Authorization", `Bearer ${token}`);
     request.upload.onprogress = (event) => progress(part.number, event.loaded);
     request.onload = () => {
       if (request.status < 300) return done();
@@ -90,7 +94,10 @@ function sendPart(upload, part, file, progress) {
       error.final = request.status === 413;
       return failed(error);
     };
-    request.onerror = () => failed(new Error("The connection was cut."));
+    request.onerror = () => {
+      if (direct) bucketAnswers = false;
+      failed(new Error("The connection was cut."));
+    };
     request.send(file.slice(part.offset, part.offset + part.size));
   });
 }

@@ -35,7 +35,8 @@ def bucket(site: Site, purpose: str) -> dict[str, Any]:
     settings = site.settings["storage"]
     domain = site.settings["domain"].get("name")
     replicated = bool(settings.get("replica_region")) and purpose in REPLICATED
-    origins = [f"https://{domain}"] if domain and settings["browser_uploads"] and purpose == "data" else []
+    uploads = settings["browser_uploads"] or any(app.data["browser_uploads"] for app in site.manifests)
+    origins = [f"https://{domain}"] if domain and uploads and purpose == "data" else []
     return {
         "purpose": purpose,
         "name": site.bucket(purpose),

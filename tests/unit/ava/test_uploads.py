@@ -206,7 +206,7 @@ def test_to_a_bucket_parts_go_past_the_api(bucket: S3Storage, small_parts: None,
     data = archive(tmp_path, "a_clip_000", "a_clip_001", filler=2_000_000)
     begun = api.post("/uploads", json={"filename": "all.zip", "size_bytes": len(data)}).json()
     first, *others = begun["parts"]
-    assert api.put(f"/uploads/{begun['id']}/parts/1", content=b"x").status_code == 400  # not through here
+    assert api.put(f"/uploads/{begun['id']}/parts/1", content=b"x").status_code == 400  # too short
     for part in others:
         content = data[part["offset"] : part["offset"] + part["size"]]
         assert httpx.put(part["url"], content=content, timeout=30).status_code == 200
@@ -214,7 +214,8 @@ def test_to_a_bucket_parts_go_past_the_api(bucket: S3Storage, small_parts: None,
     assert [part["received"] for part in again["parts"]] == [False, True, True]
     assert [part["url"] is None for part in again["parts"]] == [False, True, True]
     assert api.post(f"/uploads/{begun['id']}/complete").status_code == 400
-    assert httpx.put(again["parts"][0]["url"], content=data[: first["size"]], timeout=30).status_code == 200
+    # a browser that may not speak to the bucket sends it here
+    assert api.put(f"/uploads/{begun['id']}/parts/1", content=data[: first["size"]]).status_code == 204
     assert api.post(f"/uploads/{begun['id']}/complete").json()["state"] == "received"
     do_work(api)
     assert api.get(f"/uploads/{begun['id']}").json()["clips"] == ["a_clip_000", "a_clip_001"]

@@ -80,6 +80,24 @@ def test_an_apps_own_backups_go_to_glacier_and_end_as_its_manifest_says() -> Non
     assert [rule["ID"] for rule in rows["backups"]["lifecycle"]] == ["keep"]
 
 
+@pytest.mark.parametrize(
+    ("apps", "settings", "expected"),
+    [
+        (["portal", "ava"], {}, ["https://data.example.org"]),  # its manifest asks for it
+        (["portal", "wine"], {}, []),
+        (["portal", "wine"], {"storage": {"browser_uploads": True}}, ["https://data.example.org"]),
+    ],
+)
+def test_pages_may_send_files_to_the_data_bucket_where_an_app_or_the_inventory_says_so(
+    apps: list[str], settings: dict[str, Any], expected: list[str]
+) -> None:
+    domain = {"domain": {"name": "data.example.org", "zone": "example.org", "certificate": "request"}}
+    manifests = manifest.load_all(ROOT, apps)
+    built = cloud.build({**domain, **settings}, manifests, environment="test", account="123456789012")
+    origins = {row["purpose"]: row["cors_origins"] for row in built["storage"]["buckets"]}
+    assert origins == {"logs": [], "artefacts": [], "data": expected, "backups": []}
+
+
 def test_an_app_with_sqlite_has_its_database_on_the_server_of_a_fleet() -> None:
     built = with_drawings(database={"enabled": True})
     release = built["fleet"]["fleets"][0]["release"]
