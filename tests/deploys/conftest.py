@@ -97,6 +97,7 @@ class Environment:
             for colour in COLOURS
         }  # fmt: skip
         made = elb.create_load_balancer(Name=self.name, Subnets=self.subnets)["LoadBalancers"][0]["LoadBalancerArn"]
+        self.balancer = made
         pem, key = certificate(self.name)
         arn = self.client("acm").import_certificate(Certificate=pem, PrivateKey=key)
         forward = {
@@ -132,6 +133,15 @@ class Environment:
             LaunchTemplate={"LaunchTemplateName": name, "Version": "1"}, VPCZoneIdentifier=",".join(self.subnets),
             TargetGroupARNs=[self.targets[colour]], HealthCheckType="ELB", HealthCheckGracePeriod=60,
         )  # fmt: skip
+
+    def remove(self) -> None:
+        """Remove what the cloud would go on looking after, fifty times as often as AWS does."""
+        for group in self.groups.values():
+            self.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName=group, ForceDelete=True)
+        elb = self.client("elbv2")
+        elb.delete_load_balancer(LoadBalancerArn=self.balancer)
+        for target in self.targets.values():
+            elb.delete_target_group(TargetGroupArn=target)
 
     # ------------------------------------------------------------ what a test asks
 
@@ -201,7 +211,7 @@ def plain(spec: Spec) -> dict[str, Any]:
     return {**spec.__dict__, "fleets": rows, "probe": probe}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a cloud without containers, fifty times as fast as AWS, in a process of its own; return where it answers."""
     state, port = tmp_path_factory.mktemp("deploys"), free_port()
@@ -213,11 +223,13 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Environment:
+def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "rehearsal")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "rehearsal")
-    return Environment(endpoint)
+    made = Environment(endpoint)
+    yield made
+    made.remove()
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def never_ready(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "timeout"),
     [
-        (broken_api, "a_module_that_is_not_there", 15),
+        (broken_api, "a_module_that_is_not_there", 45),  # it is told as soon as the service has given up
         (
             broken_script,
             "this script is broken",
