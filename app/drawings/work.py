@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import Select, or_, select, update
 
 from app.core import database
 from app.core.images import ImageError
@@ -56,7 +56,7 @@ def take() -> BatchItem | None:
         .limit(1)
     )
     with database.session(read_only=True) as db:  # looking must not make writers wait
-        if db.scalar(asked.with_only_columns(func.count())) == 0:
+        if db.scalar(asked.with_only_columns(BatchItem.id)) is None:
             return None
     with database.session() as db:
         if db.get_bind().dialect.name == "postgresql":

@@ -20,7 +20,7 @@ from app.core.database import engine, session
 from app.core.migrate import histories, pending, upgrade
 from app.core.settings import clear_settings, get_settings
 from app.core.storage import FolderStorage
-from app.drawings import backups, environment
+from app.drawings import backups, environment, work
 from app.drawings.backups import BackupError, Keeper, app_tables
 from app.drawings.environment import NAMES, WrongEnvironment, check_places
 from app.drawings.service import moment
@@ -170,6 +170,25 @@ def test_a_backup_goes_from_sqlite_to_postgresql_and_back(
     there.restore(made)
     assert rows(postgres) == before
     assert keeper.verify(there.make("back")).digests == keeper.verify(made).digests
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+def test_work_is_taken_once_on_both_databases(
+    where: str, state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "postgresql":
+        monkeypatch.setenv("PERGOLA_DATABASE_URL", request.getfixturevalue("postgres"))
+        clear_settings()
+    upgrade(get_settings().database_url, histories("drawings"))
+    with session() as db:
+        db.add(row(1))
+    assert work.take() is None
+    work.begin_batch([row(1).id])
+    item = work.take()
+    assert item is not None
+    assert work.take() is None, "somebody has it"
+    work.finish(item, None, "unreadable")
+    assert work.take() is None
 
 
 def test_a_backup_is_one_moment_while_somebody_writes(keeper: Keeper) -> None:
