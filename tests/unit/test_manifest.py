@@ -41,6 +41,7 @@ FULL: dict[str, Any] = {
     "assets": ["encoder-lite0"],
     "database": "sqlite",
     "buckets": ["data"],
+    "browser_uploads": True,
     "secrets": ["admin_password"],
     "network": "outbound",
     "packages": ["git"],
@@ -133,6 +134,7 @@ def test_the_smallest_manifest_gets_every_default() -> None:
         "assets": [],
         "database": "none",
         "buckets": [],
+        "browser_uploads": False,
         "secrets": [],
         "network": "none",
         "packages": [],
@@ -201,12 +203,17 @@ def test_a_misspelt_key_is_named_with_its_path_and_the_right_name(
     assert f"did you mean {key!r}?" in lines[0]
 
 
-RIGHT = {(("limits",), "cpu", 3.5), (("alarms", 0), "above", 3.5), (("alarms", 0), "above", -1)}
+RIGHT = {
+    (("limits",), "cpu", "3.5"),
+    (("alarms", 0), "above", "3.5"),
+    (("alarms", 0), "above", "-1"),
+    ((), "browser_uploads", "True"),
+}
 WRONG = [
     pytest.param(path, key, value, id=f"{'/'.join(map(str, (*path, key)))}-{ascii(value)[:20]}")
     for path, key in PLACES
     for value in (None, {"x": {"y": 1}}, [[1]], 3.5, True, "", "\0", -1, "x" * 5000)
-    if not isinstance(value, (int, float)) or value is True or (path, key, value) not in RIGHT
+    if (path, key, repr(value)) not in RIGHT
 ]
 
 
