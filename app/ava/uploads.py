@@ -2,8 +2,8 @@
 
 An upload has parts of one size. Where the storage is a bucket the parts go there directly, to addresses that are signed for an hour;
 where it is a folder they go to this API, which writes each at its place in one file. A client that cannot reach the bucket sends them
-to this API too, which hands them on. Either way a client that was cut off asks which
-parts are there and sends the others. When all are there the worker looks into the file and keeps its clips.
+to this API too, which hands them on. Either way a client that was cut off asks which parts are there and sends the others. When all are
+there the worker looks into the file and keeps its clips.
 """
 
 import json
@@ -114,14 +114,12 @@ class Uploads:
 
     def parts(self, row: Upload) -> list[Part]:
         """The parts of an upload, and which of them are there."""
-        count = -(-row.size_bytes // row.part_bytes)
         there: dict[int, int] = {}
         if row.state == "open":
             there = self._there(row)
         told = []
-        for number in range(1, count + 1):
-            offset = (number - 1) * row.part_bytes
-            size = min(row.part_bytes, row.size_bytes - offset)
+        for number in range(1, _count(row) + 1):
+            offset, size = _place_of(row, number)
             received = row.state != "open" or there.get(number) == size
             url = None
             if isinstance(self._storage, S3Storage) and row.multipart_id and not received:
@@ -139,36 +137,27 @@ class Uploads:
         """Write one part from a stream, at its place. Raises Refused when it is not as long as it should be."""
         if row.state != "open":
             raise Refused("This upload is complete.")
-        found = next((part for part in self.parts(row) if part.number == number), None)
-        if found is None:
+        if not 1 <= number <= _count(row):
             raise Refused(f"This upload has no part {number}.")
-        folder = self._folder / row.id
+        offset, size = _place_of(row, number)
         if isinstance(self._storage, S3Storage):
-            await self._hand_on(self._storage, row, found, folder, stream)
+            # through a file without a name: the part may come twice at once, and nothing is left of one that was cut off
+            await run_in_threadpool(self._folder.mkdir, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                await _pour_part(stream, file, number, size)
+                file.seek(0)
+                key, upload = row.storage_key, row.multipart_id or ""
+                await run_in_threadpool(self._storage.put_part, key, upload, number, file)
             return
+        folder = self._folder / row.id
         await run_in_threadpool(self._place, row, folder)
         path = folder / "data"
         with path.open("r+b") as file:
-            file.seek(found.offset)
-            written = await _pour(stream, file, found.size)
-            if written != found.size:
-                raise Refused(f"Part {number} has {written} bytes instead of {found.size}; send it again.")
+            file.seek(offset)
+            await _pour_part(stream, file, number, size)
             await run_in_threadpool(_flush, file)
         # only now it counts: a part that was cut off is not there
-        (folder / str(number)).write_text(str(found.size))
-
-    async def _hand_on(
-        self, storage: S3Storage, row: Upload, part: Part, folder: Path, stream: AsyncIterator[bytes]
-    ) -> None:
-        """Send a part to the bucket, through a file of its own: it may come twice at once."""
-        await run_in_threadpool(folder.mkdir, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="part-") as file:
-            written = await _pour(stream, file, part.size)
-            if written != part.size:
-                raise Refused(f"Part {part.number} has {written} bytes instead of {part.size}; send it again.")
-            file.flush()
-            key, upload = row.storage_key, row.multipart_id or ""
-            await run_in_threadpool(storage.put_part, key, upload, part.number, Path(file.name))
+        (folder / str(number)).write_text(str(size))
 
     def _place(self, row: Upload, folder: Path) -> None:
         """Make room: a file with a hole of the right length."""
@@ -196,7 +185,6 @@ class Uploads:
             )
         if isinstance(self._storage, S3Storage):
             self._storage.finish_parts(row.storage_key, row.multipart_id or "")
-            shutil.rmtree(self._folder / row.id, ignore_errors=True)
         else:
             self._storage.adopt(row.storage_key, self._folder / row.id / "data")
             shutil.rmtree(self._folder / row.id, ignore_errors=True)
@@ -304,6 +292,24 @@ def told(row: Upload) -> dict[str, Any]:
         "known": report.get("known", []),
         "created_at": row.created_at,
     }
+
+
+def _count(row: Upload) -> int:
+    """How many parts an upload has."""
+    return -(-row.size_bytes // row.part_bytes)
+
+
+def _place_of(row: Upload, number: int) -> tuple[int, int]:
+    """Offset and size of a part, in bytes."""
+    offset = (number - 1) * row.part_bytes
+    return offset, min(row.part_bytes, row.size_bytes - offset)
+
+
+async def _pour_part(stream: AsyncIterator[bytes], file: IO[bytes], number: int, size: int) -> None:
+    """Write a part from a stream. Raises Refused when it is not as long as it should be."""
+    written = await _pour(stream, file, size)
+    if written != size:
+        raise Refused(f"Part {number} has {written} bytes instead of {size}; send it again.")
 
 
 async def _pour(stream: AsyncIterator[bytes], file: IO[bytes], most: int) -> int:

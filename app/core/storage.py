@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import IO, Any, BinaryIO, Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override  # typing has it from 3.12 on
@@ -338,9 +338,9 @@ class S3Storage(Storage):
                 )
             )
 
-    def put_part(self, key: str, upload: str, number: int, path: Path) -> None:
-        """Send a part (numbers from 1 on) from a file, for a client that cannot reach the bucket by itself."""
-        with self._errors(key, "write"), _folder_errors(key, "read"), path.open("rb") as file:
+    def put_part(self, key: str, upload: str, number: int, file: IO[bytes]) -> None:
+        """Send a part (numbers from 1 on) from an open file, for a client that cannot reach the bucket by itself."""
+        with self._errors(key, "write"):
             self._client.upload_part(
                 Bucket=self.bucket, Key=self._key(key), UploadId=upload, PartNumber=number, Body=file
             )
