@@ -6,6 +6,7 @@ import base64
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -37,7 +38,7 @@ class Bakery:
         self.seen: dict[str, dict[str, Any]] = {}
         self.over = threading.Event()
 
-    def spec(self, name: str, *, seconds: int = 30, image: str = "", lease_seconds: float = 6, **options: Any) -> Spec:
+    def spec(self, name: str, *, seconds: int = 30, image: str = "", **options: Any) -> Spec:
         prefix = self.environment.name
         row = {
             "fleet": "main", "name": f"{prefix}-main", "instance_type": "t3.small", "profile": f"{prefix}-host", "disk_gb": 8, "launch_seconds": seconds,
@@ -47,9 +48,7 @@ class Bakery:
             "fleets": [row], "security_group": f"{prefix}-hosts", "subnets": [f"{prefix}-private-0", f"{prefix}-private-1"],
             "builder": {"subnets": [f"{prefix}-private-1"], "security_groups": [f"{prefix}-hosts", f"{prefix}-builder"], "address": True},
         }  # fmt: skip
-        spec: Spec = self.environment.spec(
-            name, metrics=prefix, lease_seconds=lease_seconds, options={"fleet": section, **options}
-        )
+        spec: Spec = self.environment.spec(name, metrics=prefix, options={"fleet": section, **options})
         return spec
 
     def bake(self, name: str, abort: threading.Event | None = None, **options: Any) -> dict[str, str]:
@@ -184,7 +183,7 @@ def test_the_operator_ends_it(bakery: Bakery) -> None:
 def test_killed_and_run_again_it_converges(bakery: Bakery) -> None:
     bakery.builds = None  # type: ignore[assignment]
     bakery.environment.lines = []
-    process = bakery.environment.process("bake", bakery.spec("two", lease_seconds=10))
+    process = bakery.environment.process("bake", replace(bakery.spec("two"), lease_seconds=10))
     try:
         bakery.environment.until(bakery.hosts, 120)
     finally:
@@ -197,7 +196,7 @@ def test_killed_and_run_again_it_converges(bakery: Bakery) -> None:
     bakery.builds = True
     with pytest.raises(DeployError, match=r"ana bakes here since .*; one at a time"):
         bakery.bake("two")
-    store = Baker(bakery.spec("two"), bakery.lines.append, threading.Event()).store
+    store = bakery.environment.quiet().store
     bakery.environment.until(lambda: store.read(LEASE)[2] > 10)  # the dead one's lease
     assert bakery.bake("two")
     assert orphan not in bakery.images()
