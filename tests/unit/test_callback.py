@@ -92,13 +92,13 @@ STORY = """
   loop_control: {label: "number {{ item }}"}
 - name: Nobody minds this
   ansible.builtin.fail: {msg: "not so bad"}
-  ignore_errors: true
+  ignore_errors: true  # how an ignored failure is shown is what is tested
 - name: A tool says what is wrong
   ansible.builtin.command: sh -c 'echo first out; echo first complaint >&2; echo second complaint >&2; exit 3'
-  ignore_errors: true
+  ignore_errors: true  # the play goes on to the next thing to show
 - name: A wrong manifest
   ansible.builtin.debug: {msg: "{{ ['nosuchapp'] | pergola_plan }}"}
-  ignore_errors: true
+  ignore_errors: true  # the play goes on to the next thing to show
 - name: The end
   ansible.builtin.fail:
     msg: |

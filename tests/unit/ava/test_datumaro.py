@@ -30,7 +30,7 @@ print(json.dumps(told))
 
 def test_datumaro_reads_what_was_written(tmp_path: Path, shared_data: Path, profile: Profile) -> None:
     if not PYTHON.is_file():
-        pytest.skip("Datumaro is not in build/tools/datumaro")
+        pytest.skip("Datumaro is not in build/tools/datumaro (docs/apps/ava.md says how to put it there)")
     found = read_proposals((shared_data / "ava" / "proposals_10_clips.pkl").read_bytes(), {}, SIZE)
     for clip, boxes in found.clips.items():
         (tmp_path / f"{clip}.xml").write_bytes(write(clip, boxes, profile, frames=15, size=SIZE))

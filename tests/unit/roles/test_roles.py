@@ -14,6 +14,8 @@ from app.core import cloud, manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/main.yml"))
+CLOUD_ROLES = [path for path in ROLES if path.name.startswith("aws_")]  # rehearsed by tests/rehearsal, not by molecule
+HOST_ROLES = [path for path in ROLES if path not in CLOUD_ROLES]
 # What a task may have besides its module.
 KEYWORDS = {
     "any_errors_fatal", "args", "async", "become", "become_user", "changed_when", "check_mode", "connection", "delay",
@@ -136,9 +138,8 @@ def test_a_role_reads_no_private_variable_of_another(role: Path) -> None:
     assert reads == []
 
 
+@pytest.mark.parametrize("role", CLOUD_ROLES, indirect=True, ids=lambda role: role.name)
 def test_a_cloud_role_gets_each_of_its_variables_from_the_plan(role: Path) -> None:
-    if not role.name.startswith("aws_"):
-        pytest.skip("a role for hosts")
     given = load(ROOT / "playbooks" / "vars" / f"{role.name}.yml")
     section = role.name.removeprefix("aws_")
     wanted = {name for name in options(role) if not name.endswith("_hide")}  # a switch for finding faults, not a plan
@@ -148,9 +149,8 @@ def test_a_cloud_role_gets_each_of_its_variables_from_the_plan(role: Path) -> No
     assert f"role: {role.name}," in (ROOT / "playbooks" / "cloud.yml").read_text(encoding="utf-8")
 
 
-def test_every_role_has_a_scenario_that_checks_converges_and_verifies(role: Path) -> None:
-    if role.name.startswith("aws_"):
-        pytest.skip("rehearsed by tests/rehearsal instead")
+@pytest.mark.parametrize("role", HOST_ROLES, indirect=True, ids=lambda role: role.name)
+def test_every_role_of_hosts_has_a_scenario_that_checks_converges_and_verifies(role: Path) -> None:
     scenario = ROOT / "molecule" / role.name
     assert load(scenario / "molecule.yml"), f"molecule/{role.name}/molecule.yml is missing or empty"
     assert (scenario / "converge.yml").exists()
