@@ -137,9 +137,10 @@ class LocalHost(ContainerHost):
                 pytest.fail(f"{what} did not come within {seconds:.0f} s\n{self.journal()}")
             time.sleep(0.2)
 
-    def journal(self, lines: int = 60) -> str:
-        """Return the end of the host's journal."""
-        return self.ask(f"journalctl --no-pager -o cat -n{lines}").stdout
+    def journal(self, lines: int = 120) -> str:
+        """Return the end of the host's journal, without the requests that were answered quickly and well."""
+        quiet = """grep -vE '"status": [123].*"duration_ms": [0-9]{1,3}[.,]'"""
+        return self.ask(f"journalctl --no-pager -o short-iso -n{lines * 100} | {quiet} | tail -n{lines}").stdout
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ FOLDERS = {
     "SECRETS": "etc/secrets",
     "UNITS": "units",
     "APP_ENV": "etc/apps",
+    "CONTROL": "run/system.control",
 }
 
 
@@ -80,6 +81,14 @@ class Systemd:
         if self.kill_at is not None and len(self.calls) >= self.kill_at:
             raise Killed
         verb, *units = [argument for argument in arguments if not argument.startswith("-")]
+        if verb == "set-property":
+            kept = self.module.CONTROL / f"{units[0]}.d" / "50-CPUWeight.conf"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            if units[1] == "CPUWeight=":
+                kept.unlink(missing_ok=True)
+            else:
+                kept.write_text(f"[Service]\n{units[1]}\n")
+            return ""
         if verb == "show":
             return str(self.restarts.get(units[-1], 0))
         if verb == "is-active":
@@ -174,6 +183,10 @@ class Host:
             assert f"pergola-{kind}@{instance}.service" in self.systemd.active, f"{kind} leads to a stopped service"
             found.add((self.module.OPT / "slots" / instance).readlink().name)
         return found
+
+    def held_back(self) -> set[str]:
+        """Return the units that have less than their full share of the processors."""
+        return {file.parent.name.removesuffix(".d") for file in self.module.CONTROL.glob("*/50-CPUWeight.conf")}
 
     def serving(self, name: str = "wine") -> str:
         """Return the one release that API and screen are of."""
@@ -842,6 +855,18 @@ def test_the_next_deploy_goes_to_the_other_slot_and_the_old_one_drains(host: Hos
     assert "pergola-drain@wine-a.service" in host.systemd.active
 
 
+def test_a_slot_that_starts_leaves_the_processors_to_the_live_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.installed(ONE, TWO)
+    seen: list[set[str]] = []
+    wait = host.module.wait_ready
+    monkeypatch.setattr(host.module, "wait_ready", lambda *given: seen.append(host.held_back()) or wait(*given))
+    host.run("deploy", "wine", ONE)
+    host.run("deploy", "wine", TWO)
+    starting = {"pergola-api@wine-b.service", "pergola-ui@wine-b.service"}
+    assert seen == [set(), starting]  # the first one starts beside nothing
+    assert not host.held_back()
+
+
 def test_a_second_time_a_deploy_does_nothing(host: Host) -> None:
     host.installed(ONE)
     host.run("deploy", "wine", ONE)
@@ -1009,6 +1034,7 @@ def test_a_deploy_killed_anywhere_serves_on_and_is_finished_by_the_next(tmp_path
         assert host.serving() == TWO
         state = host.state()
         assert (state["live"]["release"], state["previous"]) == (TWO, ONE)
+        assert not host.held_back().intersection(host.module.slot_units(host.app(), state["live"]["slot"]))
         assert host.module.is_serving(host.app(), state)
         deployed(host)
         if not killed:

@@ -42,11 +42,13 @@ ROUTES = Path("/run/pergola/route")
 LOCKS = Path("/run/pergola/lock")
 SECRETS = Path("/etc/pergola/secrets")
 UNITS = Path("/etc/systemd/system")
+CONTROL = Path("/run/systemd/system.control")  # where `systemctl set-property --runtime` keeps what it was told
 APP_ENV = Path("/etc/pergola/apps")
 PYTHON = Path("/usr/bin/python3")
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 PACKAGES = "site-packages"  # within a layer: some programs (Streamlit) take a package elsewhere for one that is being developed
 HISTORY = 50
+CANDIDATE_WEIGHT = 20  # of 100: the share of a processor of a slot that starts beside a live one
 QUIET = False
 
 
@@ -281,6 +283,19 @@ def start_slot(app: dict[str, Any], slot: str, kinds: list[str]) -> None:
         systemctl("start", "--no-block", entry[f"{kind}_unit"])
 
 
+def hold_back(app: dict[str, Any], slot: str) -> None:
+    """Let a slot that is not live yet have a processor only where the live one leaves it: starting costs seconds of it."""
+    for unit in slot_units(app, slot):
+        systemctl("set-property", "--runtime", unit, f"CPUWeight={CANDIDATE_WEIGHT}")
+
+
+def let_go(app: dict[str, Any], slot: str) -> None:
+    """Give a slot its full share of the processors again; does nothing when it has it."""
+    for unit in slot_units(app, slot):
+        if (CONTROL / f"{unit}.d" / "50-CPUWeight.conf").exists():
+            systemctl("set-property", "--runtime", unit, "CPUWeight=")
+
+
 def stop_slot(app: dict[str, Any], slot: str, kinds: list[str] | None = None) -> None:
     """Stop a slot: no new connections first, then the services finish what they have."""
     entry = app["slots"][slot]
@@ -310,10 +325,11 @@ def point(link: Path, target: str) -> None:
 
 
 def reconcile(app: dict[str, Any], state: dict[str, Any]) -> None:
-    """Make the routes agree with the state."""
+    """Make the routes, and the live slot's share of the processors, agree with the state."""
     live = state["live"]
     wanted: dict[Path, str] = {}
     if live:
+        let_go(app, live["slot"])
         entry = app["slots"][live["slot"]]
         if "api" in app["kinds"]:
             wanted[Path(app["routes"]["api"])] = entry["api_socket"]
@@ -756,6 +772,8 @@ def start_release(
     point(OPT / "slots" / f"{name}-{slot}", str(release_dir(name, begin["release"])))
     state["slots"][slot] = begin
     write_state(name, state)
+    if state["live"]:
+        hold_back(app, slot)
     prepare(app, slot, timeout)
     say(f"{name}: starting {begin['release']} in slot {slot}")
     start_slot(app, slot, first)
