@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import gzip
 import hashlib
 import io
@@ -149,15 +150,10 @@ def locked_layers(root: Path, manifest: manifests.Manifest, *, python: str, mach
     own += ["postgresql"] if manifest.data["database"] != "none" else []  # on a fleet every database is on a server
     own += ["s3"] if manifest.data["buckets"] else []
     screen = ["ui"] if "ui" in manifest.data else []
-    command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
     extras: list[list[str]] = [[], screen, [*screen, *own]] if screen else [[], own]
-    exported = [
-        uv(
-            [*command, "--format", "requirements-txt", *(flag for extra in wanted for flag in ("--extra", extra))],
-            cwd=root,
-        )
-        for wanted in extras
-    ]
+    lock = (root / "uv.lock").read_bytes()
+    state = hashlib.sha256(lock + (root / "pyproject.toml").read_bytes()).hexdigest()
+    exported = [_exported(root, state, tuple(wanted)) for wanted in extras]
     path = manifest.folder / "requirements.txt"
     try:
         exported[-1] += path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -170,6 +166,14 @@ def locked_layers(root: Path, manifest: manifests.Manifest, *, python: str, mach
         lines = pinned_lines(text, python=python, machine=machine, where=f"apps/{manifest.name}: {path}").splitlines()
         groups.append("".join(f"{line}\n" for line in lines if line.partition("==")[0] not in made))
     return layers.split(groups, manifest.data["assets"], python=python, machine=machine)
+
+
+@functools.cache
+def _exported(root: Path, state: str, extras: tuple[str, ...]) -> str:  # noqa: ARG001 - the state is part of the key
+    """Return the locked requirements of some extras: asked once a run, since apps share most."""
+    command = ["export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
+    command += ["--format", "requirements-txt", *(flag for extra in extras for flag in ("--extra", extra))]
+    return uv(command, cwd=root)
 
 
 def pinned_lines(text: str, *, python: str, machine: str, where: str) -> str:
