@@ -24,8 +24,9 @@ from prober.hosts import ContainerHost
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
-# Folders of tests that share one thing: the tests' own host, the two processors that a molecule scenario fills, an emulated cloud.
-PLACES = {"host": "host", "browser": "host", "molecule": "molecule", "rehearsal": "molecule", "deploys": "deploys"}
+# Folders of tests that share one thing: the tests' own host, an emulated cloud. A molecule scenario shares nothing, and begins early: it is
+# what takes longest after these.
+PLACES = {"host": "host", "browser": "host", "deploys": "deploys", "rehearsal": "rehearsal"}
 
 
 def _part(nodeid: str) -> str:
@@ -50,7 +51,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> PlaceSchedul
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes longest first."""
-    order = {name: number for number, name in enumerate([*PLACES, "lint"])}
+    order = {name: number for number, name in enumerate([*PLACES, "molecule", "lint"])}
     items.sort(key=lambda item: order.get(_part(item.nodeid), len(order)))
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.core import ladder as timeouts
+from app.core import schedules
 from app.core.manifest import Manifest, parse_size
 
 SLOTS = ("a", "b")
@@ -157,10 +158,28 @@ def _app(
         # PrivateNetwork hides even loopback; unix sockets (nginx, the app's own API, PostgreSQL) still work
         "private_network": data["network"] == "none" and not data["buckets"],
         "packages": data["packages"],
+        "backups": list(_backups(manifest, storage)),
         # the app at / shows the others' health, so it may open their sockets
         "watches_others": manifest.path == "/",
         "manifest": data,
     }
+
+
+def _backups(manifest: Manifest, storage: str | None) -> Iterable[dict[str, Any]]:
+    """What a host backs up of the app. A database on a server and a bucket are kept by AWS: with snapshots, and with versions."""
+    data, name = manifest.data, manifest.name
+    limits = schedules.too_old(data["backup"])
+    for entry in data["backup"]:
+        what = entry["what"]
+        where = {
+            "sqlite": {"kind": "sqlite", "database": f"{STATE_DIR}/{name}/{name}.db"},
+            "postgresql": {"kind": "postgresql", "database": f"pergola_{name}"},
+        }.get(data["database"])
+        if what == "storage":
+            where = None if storage and data["buckets"] else {"kind": "folder", "storage": f"{STATE_DIR}/{name}/storage"}
+        if where:
+            common = {"app": name, "user": f"pergola-{name}", "too_old_hours": round(limits[what], 3)}
+            yield {**common, **where, **entry}
 
 
 def _slot(manifest: Manifest, slot: str) -> dict[str, str]:

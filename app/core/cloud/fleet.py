@@ -96,6 +96,8 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
             "pergola_health": balancer.health_path(apps),
             "pergola_plan": host,
             "baseline_firewall": False,  # security groups are the hosts' firewall
+            "backup_bucket": site.bucket("backups"),
+            "backup_region": site.region,
         },
         "database": database.for_hosts(site, apps),
         "secrets": {

@@ -7,11 +7,10 @@ docs/MONITORING.md lists them with the dimensions that their senders use.
 
 from __future__ import annotations
 
-import datetime as dt
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.core import schedules
 from app.core.cloud.site import COLOURS, Site
 from app.core.manifest import Manifest
 
@@ -70,37 +69,6 @@ def with_names(data: Any, names: Mapping[str, str]) -> Any:
     if isinstance(data, Mapping):
         return {key: with_names(value, names) for key, value in data.items()}
     return [with_names(value, names) for value in data] if isinstance(data, list | tuple) else data
-
-
-def longest_gap(cron: str) -> dt.timedelta:
-    """Return the longest time between two runs of five cron fields (numbers, ``a-b``, ``*``, ``*/n``, lists of them), in UTC.
-
-    As cron has it: when both the day of the month and of the week are restricted, either is enough.
-    """
-    minute, hour, day, month, weekday = cron.split()
-    times = sorted(h * 60 + m for h in _field(hour, 0, 23) for m in _field(minute, 0, 59))
-    days, months, weekdays = _field(day, 1, 31), _field(month, 1, 12), {n % 7 for n in _field(weekday, 0, 7)}
-    start, last = dt.date(2024, 1, 1), None
-    longest = max((after - before for before, after in itertools.pairwise(times)), default=0)
-    for number in range(8 * 366):  # over a leap day
-        date = start + dt.timedelta(number)
-        on_day, on_weekday = date.day in days, (date.weekday() + 1) % 7 in weekdays
-        both = not day.startswith("*") and not weekday.startswith("*")
-        if date.month not in months or not ((on_day or on_weekday) if both else (on_day and on_weekday)):
-            continue
-        if last is not None:
-            longest = max(longest, number * 1440 + times[0] - last)
-        last = number * 1440 + times[-1]
-    return dt.timedelta(minutes=longest)
-
-
-def _field(text: str, low: int, high: int) -> set[int]:
-    values: set[int] = set()
-    for part in text.split(","):
-        span, _, step = part.partition("/")
-        first, _, end = (f"{low}-{high}" if span == "*" else span).partition("-")
-        values |= set(range(int(first), int(end or first) + 1, int(step or 1)))
-    return values
 
 
 def topic(site: Site, level: str) -> str:
@@ -248,7 +216,7 @@ def _app_alarms(site: Site, manifest: Manifest) -> Iterable[Alarm]:
         own = _metric(site.prefix, entry["metric"], app, entry["seconds"], "Average")
         short = _dashes(entry["metric"])
         yield _alarm(site, f"{name}-{short}", "notice", text, ABOVE, entry["above"], periods=entry["periods"], **own)
-    for what, hours in sorted(_backups(data["backup"]).items()):
+    for what, hours in sorted(schedules.too_old(data["backup"]).items()):
         text = f"The last good backup of {data['title']}'s {what} is older than twice its period ({hours:g} hours)."
         age = _metric(site.prefix, "BackupAgeHours", {**app, "What": what}, 3600, "Maximum")
         yield _alarm(site, f"{name}-backup-{what}", "urgent", text, ABOVE, hours, missing="missing", **age)
@@ -256,15 +224,6 @@ def _app_alarms(site: Site, manifest: Manifest) -> Iterable[Alarm]:
         text = f"{data['title']} has more than {SESSIONS} live sessions: more visitors than it was made for, or sessions that never end."
         live = _metric(site.prefix, "LiveSessions", app, 300, "Maximum")
         yield _alarm(site, f"{name}-sessions", "notice", text, ABOVE, SESSIONS, periods=2, **live)
-
-
-def _backups(entries: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Hours after which the last backup of each thing is too old: twice the longest gap of its most frequent schedule."""
-    gaps: dict[str, float] = {}
-    for entry in entries:
-        hours = longest_gap(entry["schedule"]).total_seconds() / 1800
-        gaps[entry["what"]] = min(hours, gaps.get(entry["what"], hours))
-    return gaps
 
 
 def _dashes(name: str) -> str:
@@ -340,7 +299,7 @@ def _app_widgets(site: Site, manifest: Manifest) -> Iterable[dict[str, Any]]:
         )
     if "ui" in manifest.data:
         yield _graph(f"{title}: live sessions", [[site.prefix, "LiveSessions", *where, {"stat": "Maximum"}]])
-    for what in sorted(_backups(manifest.data["backup"])):
+    for what in sorted(schedules.too_old(manifest.data["backup"])):
         line = [site.prefix, "BackupAgeHours", *where, "What", what, {"stat": "Maximum"}]
         yield _graph(f"{title}: hours since the backup of its {what}", [line])
 

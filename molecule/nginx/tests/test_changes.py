@@ -18,9 +18,15 @@ def changes(output: str) -> int:
     return int(found[1])
 
 
+# Where Debian 12 has another program of its own (certbot), or must be left as it was, a test is for both hosts.
+EVERY_DEBIAN = {"test_a_certificate_comes_from_an_acme_server_and_is_renewed", "test_the_way_back_leaves_nothing_behind"}
+
+
 @pytest.fixture(autouse=True)
-def never_restarted(site: Any) -> Iterator[None]:
+def never_restarted(site: Any, request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test does, nginx's master process stays the same."""
+    if "bookworm" in site.name and request.function.__name__ not in EVERY_DEBIAN:
+        pytest.skip("asked of Debian 13: what the role decides does not depend on the release")
     before = site.master()
     yield
     assert site.master() == before

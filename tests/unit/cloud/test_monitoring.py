@@ -13,7 +13,7 @@ from botocore.validate import ParamValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core import cloud, manifest
+from app.core import cloud, manifest, schedules
 from app.core.cloud import monitoring
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -157,10 +157,10 @@ def test_names_that_aws_gives_are_put_in_and_unknown_ones_stay() -> None:
     ],
 )
 def test_the_longest_gap_between_two_runs(cron: str, hours: float) -> None:
-    assert monitoring.longest_gap(cron) == dt.timedelta(hours=hours)
+    assert schedules.longest_gap(cron) == dt.timedelta(hours=hours)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 59), st.integers(1, 12))
 def test_the_gap_of_every_nth_hour_is_at_least_that(minute: int, step: int) -> None:
-    assert monitoring.longest_gap(f"{minute} */{step} * * *") >= dt.timedelta(hours=min(step, 24 - 23 // step * step))
+    assert schedules.longest_gap(f"{minute} */{step} * * *") >= dt.timedelta(hours=min(step, 24 - 23 // step * step))

@@ -111,7 +111,7 @@ def test_the_host_plane_is_whole(built: dict[str, Any]) -> None:
         "plugins/modules/file_set.py",
     ):
         assert name in names
-    for role in ("baseline", "nginx", "apps", "postgresql"):
+    for role in ("baseline", "nginx", "apps", "postgresql", "backup"):
         assert f"roles/{role}/tasks/main.yml" in names
     assert not [name for name in names if name.startswith("roles/aws_")]
 

@@ -53,7 +53,7 @@ def tasks(role: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_there_are_roles() -> None:
-    assert {role.name for role in ROLES} >= {"baseline", "nginx", "apps", "postgresql"}
+    assert {role.name for role in ROLES} >= {"baseline", "nginx", "apps", "postgresql", "backup"}
 
 
 @pytest.fixture(params=ROLES, ids=lambda role: role.name)
