@@ -80,7 +80,7 @@ def test_nginx_killed_comes_back_by_itself(local_host: LocalHost) -> None:
 def test_nginx_stopped_is_started_by_site_yml(local_host: LocalHost) -> None:
     local_host.sh("systemctl stop nginx")
     assert not serves(local_host)
-    local_host.site()
+    local_host.site("--tags", "nginx")
     assert serves(local_host)
 
 
@@ -199,7 +199,10 @@ def test_a_playbook_killed_half_way_is_finished_by_the_next(local_host: LocalHos
 
 def test_two_site_yml_at_once_do_not_mix(local_host: LocalHost) -> None:
     results: list[subprocess.CompletedProcess[str]] = []
-    threads = [threading.Thread(target=lambda: results.append(local_host.site(check=False))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: results.append(local_host.site("--tags", "nginx", check=False)))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
         time.sleep(1)
@@ -228,7 +231,7 @@ def test_two_deploys_of_one_app_at_once_wait_for_each_other(local_host: LocalHos
     assert local_host.app("wine")["release"] in (first, second)
     assert serves(local_host)
     local_host.wait_settled("wine", 60)
-    local_host.site()
+    local_host.site("--tags", "apps")
     local_host.wait_settled("wine", 60)
 
 
@@ -256,11 +259,7 @@ def test_a_wrong_manifest_stops_the_run_before_the_host_is_touched(local_host: L
 
 def test_a_broken_nginx_setting_never_replaces_a_working_one(local_host: LocalHost) -> None:
     before = local_host.sh("sha256sum /etc/nginx/nginx.conf")
-    done = local_host.site(
-        "-e",
-        json.dumps({"nginx_server_names": ["bad name; {"]}),
-        check=False,
-    )
+    done = local_host.site("--tags", "nginx", "-e", json.dumps({"nginx_server_names": ["bad name; {"]}), check=False)
     assert done.returncode != 0
     assert local_host.sh("sha256sum /etc/nginx/nginx.conf") == before
     assert serves(local_host)
@@ -270,7 +269,7 @@ def test_a_taken_port_is_named_with_its_holder(local_host: LocalHost) -> None:
     local_host.sh("systemctl stop nginx && systemd-run --unit=squatter --quiet python3 -m http.server 443")
     try:
         local_host.wait("ss -Hltn 'sport = :443' | grep -q .", 10, "the squatter")
-        done = local_host.site(check=False)
+        done = local_host.site("--tags", "nginx", check=False)
         assert done.returncode != 0
         assert "443" in done.stdout
         assert "python3" in done.stdout

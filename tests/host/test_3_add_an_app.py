@@ -27,6 +27,8 @@ def test_the_two_files_of_the_page_are_served_and_leave_again(local_host: LocalH
 
     wine = local_host.app("wine")
     local_host.site(
+        "--tags",
+        "apps,nginx",
         "-e",
         json.dumps(
             {
@@ -48,7 +50,7 @@ def test_the_two_files_of_the_page_are_served_and_leave_again(local_host: LocalH
     assert "Sample size" in local_host.get("/").text
     assert local_host.app("survey")["state"] == "serving"
 
-    local_host.site()
+    local_host.site("--tags", "apps,nginx")
     assert {row["app"] for row in local_host.pergola("status")["apps"]} == {
         "portal",
         "wine",

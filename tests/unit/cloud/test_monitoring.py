@@ -68,7 +68,8 @@ def test_what_is_promised_is_watched() -> None:
     assert limits["wine-prediction-latency"] == (2000, 3)
     assert limits["wine-errors"][0] == 5
     assert limits["certificate"][0] == 21
-    assert limits["wine-backup-database"][0] == 48  # every day
+    assert limits["wine-backup-database"][0] == pytest.approx(1 / 6)  # every five minutes
+    assert limits["wine-backup-storage"][0] == 48  # every day
     assert alarms["main-healthy"]["TreatMissingData"] == "breaching"
 
 
