@@ -176,7 +176,9 @@ def _backups(manifest: Manifest, storage: str | None) -> Iterable[dict[str, Any]
             "postgresql": {"kind": "postgresql", "database": f"pergola_{name}"},
         }.get(data["database"])
         if what == "storage":
-            where = None if storage and data["buckets"] else {"kind": "folder", "storage": f"{STATE_DIR}/{name}/storage"}
+            where = (
+                None if storage and data["buckets"] else {"kind": "folder", "storage": f"{STATE_DIR}/{name}/storage"}
+            )
         if where:
             common = {"app": name, "user": f"pergola-{name}", "too_old_hours": round(limits[what], 3)}
             yield {**common, **where, **entry}

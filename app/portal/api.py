@@ -4,8 +4,12 @@ On its own socket `/health/ready` speaks for the portal alone, so that a release
 Through nginx it speaks for the host: every app's API and screen.
 """
 
+import asyncio
+import contextlib
+import datetime as dt
 import hashlib
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +27,7 @@ from app.core.api import create_api
 from app.core.asgi import through_proxy
 from app.core.logs import request_id
 from app.core.settings import Settings, get_settings
+from app.portal import operation
 from app.portal import site as sites
 from app.portal.watch import QUICK_SECONDS, AppState, Service, State, Watcher
 
@@ -116,6 +121,78 @@ class Live(BaseModel):
     release: str
 
 
+class BackupView(BaseModel):
+    """The last backup of one thing of an app."""
+
+    what: Literal["database", "storage"] = Field(description="what is backed up")
+    hours: float | None = Field(description="hours since the last good one; null when there was none yet")
+    limit_hours: float = Field(description="older than this is an alarm")
+    in_order: bool
+
+    @property
+    def age(self) -> str:
+        """The age in words."""
+        return "not yet" if self.hours is None else f"{_span(self.hours * 3600)} ago"
+
+
+class AppOperation(BaseModel):
+    """How an app has been running."""
+
+    name: str
+    title: str
+    icon: str
+    url: str
+    state: State
+    label: str
+    release: str
+    since: float | None = Field(description="when this release went live, seconds since 1970; null when unknown")
+    uptime_day: float | None = Field(
+        description="share of the last 24 hours at which it worked, 0 to 1; null when not seen yet"
+    )
+    uptime_month: float | None = Field(description="the same of the last 30 days")
+    backups: list[BackupView]
+
+    @property
+    def since_text(self) -> str:
+        """The moment in words."""
+        return "–" if self.since is None else f"{dt.datetime.fromtimestamp(self.since, dt.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+class AlarmView(BaseModel):
+    """Something that is not in order."""
+
+    urgent: bool = Field(description="visitors notice, or data is at risk")
+    text: str
+
+
+class DrillView(BaseModel):
+    """The last time that all backups were restored into a scratch place and compared."""
+
+    days: float
+    good: bool
+    rto_seconds: float = Field(description="the longest that one of them took to restore and compare")
+    rpo_seconds: float = Field(description="the age of the oldest of them")
+
+    @property
+    def text(self) -> str:
+        """It in a sentence."""
+        if not self.good:
+            return "found a backup that does not restore"
+        return f"every backup restores, the slowest within {self.rto_seconds:.0f} s"
+
+
+class Operation(BaseModel):
+    """The status page as data: this host, its apps over time, and what is not in order."""
+
+    at: float = Field(description="when this was so, seconds since 1970")
+    environment: str
+    summary: str
+    state: State
+    alarms: list[AlarmView]
+    apps: list[AppOperation]
+    drill: DrillView | None
+
+
 class Portal:
     """The site, read again when the plan changes, and its watcher."""
 
@@ -127,6 +204,7 @@ class Portal:
         self._error = ""
         self._site = sites.Site(settings.env, ())
         self._watcher = Watcher(())
+        self.record = operation.Record(settings.state_dir / "uptime.db")
 
     async def site(self) -> tuple[sites.Site, Watcher]:
         """The site and who watches it. Raises SiteError."""
@@ -152,6 +230,22 @@ class Portal:
             await self._watcher.close()
             self._site, self._watcher = site, Watcher(site.shown)
 
+    async def keep_record(self) -> None:
+        """Look at every app once a minute and note what was seen, until it is cancelled."""
+        while True:
+            try:
+                site, watcher = await self.site()
+                states = await watcher.look_all(site.shown)
+                await asyncio.to_thread(self.record.note, states, time.time())
+            except (
+                sites.SiteError,
+                sqlite3.Error,
+                OSError,
+                RuntimeError,
+            ) as error:  # RuntimeError: the plan changed meanwhile
+                log.warning("what was seen of the apps is not noted: %s", error)
+            await asyncio.sleep(operation.LOOK_SECONDS)
+
     async def close(self) -> None:
         """End watching."""
         await self._watcher.close()
@@ -172,7 +266,11 @@ def build(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        record = asyncio.create_task(portal.keep_record())
         yield
+        record.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await record
         await portal.close()
 
     app = create_api(
@@ -200,6 +298,15 @@ def _add_pages(app: FastAPI, portal: Portal) -> None:
             return _page("error.html", 503, kind="site", detail=detail, portal=portal)
         states = await watcher.glance(site.shown, FIRST_LOOK_SECONDS)
         return _page("index.html", 200, listed=_listed(states), site=site, portal=portal)
+
+    @app.get("/status", include_in_schema=False)
+    async def status_page() -> Response:
+        try:
+            told = await _operation(portal)
+        except sites.SiteError as error:
+            log.warning("the status page shows no apps: %s", error)
+            return _page("error.html", 503, kind="site", detail="", portal=portal)
+        return _page("status.html", 200, told=told, portal=portal)
 
     @app.get("/static/{name}", include_in_schema=False)
     def static(name: str, v: Annotated[str, Query()] = "") -> Response:
@@ -231,6 +338,78 @@ def _add_state(app: FastAPI, portal: Portal) -> None:
     async def apps() -> AppList:
         site, watcher = await _site_or_503(portal)
         return _listed(await watcher.look_all(site.shown))
+
+    @app.get(
+        "/api/status",
+        tags=["apps"],
+        summary="The status page as data: uptime, deploys, backups, and what is not in order",
+    )
+    async def status() -> Operation:
+        await _site_or_503(portal)
+        return await _operation(portal)
+
+
+async def _operation(portal: Portal) -> Operation:
+    """What the status page shows. Raises SiteError."""
+    site, watcher = await portal.site()
+    states = await watcher.look_all(site.shown)
+    now, folder = time.time(), operation.HOST_STATE
+    kept = {app.name: operation.backups(app, now, folder) for app in site.shown}
+    since = {app.name: operation.live_since(app, folder) for app in site.shown}
+    drilled = operation.drill(now, folder)
+    try:
+        day = await asyncio.to_thread(portal.record.shares, operation.DAY_HOURS, now)
+        month = await asyncio.to_thread(portal.record.shares, operation.MONTH_HOURS, now)
+    except (sqlite3.Error, OSError) as error:
+        log.warning("the record of uptime cannot be read: %s", error)
+        day = month = {}
+    alarms = operation.alarms(states, kept, since, drilled, now)
+    views = [_view(state) for state in states]
+    apps = []
+    for view in views:
+        name = view.name
+        rows = [
+            BackupView(
+                what=row.what,
+                hours=row.hours,
+                limit_hours=row.limit,
+                in_order=not (row.late or row.shrunk or row.failed),
+            )
+            for row in kept[name]
+        ]
+        shown = view.model_dump(include={"name", "title", "icon", "url", "state", "label", "release"})
+        uptime = {"uptime_day": day.get(name), "uptime_month": month.get(name)}
+        apps.append(AppOperation(**shown, **uptime, since=since[name], backups=rows))
+    return Operation(
+        at=now,
+        environment=site.environment,
+        summary=_sentence(views),
+        state=_worst(views),
+        alarms=[AlarmView(urgent=alarm.urgent, text=alarm.text) for alarm in alarms],
+        apps=apps,
+        drill=drilled
+        and DrillView(
+            days=drilled.days,
+            good=drilled.good,
+            rto_seconds=drilled.slowest_seconds,
+            rpo_seconds=drilled.oldest_seconds,
+        ),
+    )
+
+
+def _span(seconds: float) -> str:
+    """Return a length of time in words, with the unit that fits: 40 s, 5 min, 3 h, 12 days."""
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _percent(share: float | None) -> str:
+    """Return a share as text that never rounds a failure away."""
+    if share is None:
+        return "–"
+    return "100 %" if share == 1 else f"{min(share * 100, 99.99):.2f} %"
 
 
 def _add_health(app: FastAPI, portal: Portal) -> None:
@@ -344,6 +523,8 @@ def _static_url(name: str) -> str:
 def _templates() -> Environment:
     found = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(), trim_blocks=True)
     found.globals["static"] = _static_url
+    found.filters["percent"] = _percent
+    found.filters["span"] = _span
     return found
 
 

@@ -28,6 +28,8 @@ class App:
     health: str
     api: Path | None
     ui: Path | None
+    backups: tuple[tuple[str, float], ...] = ()
+    """What is backed up on this host, and the hours after which its last backup is too old."""
 
     @property
     def is_portal(self) -> bool:
@@ -105,4 +107,5 @@ def _app(entry: Mapping[str, Any]) -> App:
         health=entry["manifest"].get("api", {}).get("health", "/health"),
         api=Path(routes["api"]) if "api" in kinds else None,
         ui=Path(routes["ui"]) if "ui" in kinds else None,
+        backups=tuple((str(row["what"]), float(row["too_old_hours"])) for row in entry.get("backups", [])),
     )

@@ -296,7 +296,17 @@ def test_a_killed_backup_is_in_nobodys_way(host: Host) -> None:
     assert list(locks.glob("*"))
     host.run("run", "wine", "storage")
     assert host.run("drill", "wine", "storage")["good"]
+    host.module.PRUNE_SECONDS = 0  # pruning needs the repository for itself
+    host.model.write_bytes(b"new")
+    host.run("run", "wine", "storage")
     assert not list(locks.glob("*"))
+
+
+def test_a_repository_that_was_removed_is_made_anew(host: Host) -> None:
+    host.run("run", "wine", "database")
+    shutil.rmtree(host.folder / "repository/wine")
+    host.run("run", "wine", "database")  # although nothing is new
+    assert host.run("drill", "wine", "database")["good"]
 
 
 def test_two_at_once_wait_for_each_other(host: Host) -> None:

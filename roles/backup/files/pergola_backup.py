@@ -110,12 +110,14 @@ def known_files(app: str) -> dict[str, Any]:
         return {}
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file in one step."""
+def write(path: Path, content: Mapping[str, Any], mode: int = 0o644) -> None:
+    """Replace a file in one step. The status page reads what is told of runs: only root sees more."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent == STATE:
+        path.parent.chmod(0o755)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-    new.chmod(0o644)
+    new.chmod(mode)
     new.replace(path)
 
 
@@ -181,6 +183,13 @@ def password() -> None:
         stream.write(secrets.token_urlsafe(32))
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def is_there(app: str) -> bool:
+    """Whether an app's repository is where it was; of one elsewhere the next call of restic tells."""
+    password()
+    path = repository(app)
+    return ":" in path or (Path(path) / "config").is_file()
 
 
 def restic(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -469,7 +478,7 @@ def back_up(job: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
         if what == "storage":
             source = Path(job["storage"])
             contents: dict[str, Any] = {"files": files_in(source, known_files(app)) if source.is_dir() else {}}
-            write(STATE / f".{app}-files.json", contents["files"])
+            write(STATE / f".{app}-files.json", contents["files"], 0o600)
             size = sum(row["bytes"] for row in contents["files"].values())
             if source.is_dir():
                 paths.append(str(source))
@@ -484,7 +493,7 @@ def back_up(job: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
             paths.append("database.sqlite")
         text = json.dumps(contents, sort_keys=True)
         mark = hashlib.sha256(text.encode()).hexdigest()
-        same = state.get("mark") == mark and bool(state.get("snapshot"))
+        same = state.get("mark") == mark and bool(state.get("snapshot")) and is_there(app)
         if not same:
             (folder / "contents.json").write_text(text, encoding="utf-8")
             told = restic(app, "backup", "--json", f"--tag={what}", "--host=pergola", *paths, cwd=folder).stdout

@@ -1,6 +1,7 @@
 """The portal: what it says of apps that work, break, hang, or are not there."""
 
 import asyncio
+import datetime as dt
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from fastapi import FastAPI
 
 from app.core import manifest, plan
 from app.core.settings import clear_settings, get_settings
-from app.portal import api, site, watch
+from app.portal import api, operation, site, watch
 from app.portal.watch import State
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -477,3 +478,165 @@ def test_the_module_hands_out_its_app_by_name(apps: Apps) -> None:
         vars(api).pop("app", None)
     with pytest.raises(AttributeError):
         _ = api.nothing
+
+
+# ---------------------------------------------------------------- the status page
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the commands of the host keep their state, and a folder for the portal's own record."""
+    folder = tmp_path / "pergola"
+    (folder / ".backup").mkdir(parents=True)
+    (folder / ".host").mkdir()
+    monkeypatch.setattr(operation, "HOST_STATE", folder)
+    monkeypatch.setattr(operation, "_resources", lambda: iter(()))  # of the machine that runs the tests
+    monkeypatch.setenv("PERGOLA_STATE_DIR", str(tmp_path / "state"))
+    clear_settings()
+    return folder
+
+
+def ago(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(time.time() - seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+BACKUPS = [{"what": "database", "too_old_hours": 0.167}, {"what": "storage", "too_old_hours": 48.0}]
+
+
+def tell(kept: Path, name: str, **told: Any) -> None:
+    (kept / ".backup" / f"{name}.json").write_text(json.dumps(told))
+
+
+def texts(app: FastAPI | None = None) -> list[tuple[bool, str]]:
+    (answer,) = ask("/api/status", app=app)
+    return [(alarm["urgent"], alarm["text"]) for alarm in answer.json()["alarms"]]
+
+
+def test_the_status_page_tells_deploys_backups_and_the_drill(apps: Apps, kept: Path) -> None:
+    apps.add("wine", backups=BACKUPS)
+    apps.good("wine")
+    (kept / ".host/wine.json").write_text(
+        json.dumps({"live": {"since": "2026-01-31T04:05:06Z"}, "history": [{"by": "hunter2"}]})
+    )
+    tell(kept, "wine-database", time=ago(120), bytes=5)
+    tell(kept, "wine-storage", time=ago(5 * 3600))
+    tell(
+        kept,
+        "drill",
+        time=ago(3 * 86400),
+        good=True,
+        rows=[{"rto_seconds": 2.5, "rpo_seconds": 30}, {"rto_seconds": 7, "rpo_seconds": 9}],
+    )
+    page, data = ask("/status", "/api/status")
+    assert page.status_code == data.status_code == 200
+    for text in (
+        "Wine",
+        "2026-01-31 04:05 UTC",
+        "r42",
+        "120 s ago",
+        "5 h ago",
+        "No alarm is open",
+        "the slowest within 7 s",
+        "3 days ago",
+    ):
+        assert text in page.text.replace("2 min ago", "120 s ago"), text
+    assert "hunter2" not in page.text + data.text
+    assert data.json()["drill"] == {
+        "days": pytest.approx(3, abs=0.01),
+        "good": True,
+        "rto_seconds": 7.0,
+        "rpo_seconds": 30.0,
+    }
+    assert [row["in_order"] for row in data.json()["apps"][0]["backups"]] == [True, True]
+
+
+def test_what_is_not_in_order_is_an_alarm_and_the_urgent_come_first(apps: Apps, kept: Path) -> None:
+    apps.add("wine", backups=BACKUPS)
+    apps.serve("wine.api", {"/health/status": (0, "")})
+    apps.serve("wine.ui", screen_of("wine"))
+    tell(kept, "wine-database", time=ago(3600), failed={"reason": "hunter2"})
+    tell(kept, "wine-storage", time=ago(60), shrunk=True, failed={"reason": "hunter2"})
+    tell(kept, "drill", time=ago(60), good=False, rows=[])
+    assert texts() == [
+        (True, "Wine: The API does not answer."),
+        (True, "Wine: the last backup of its database is too old."),
+        (True, "Wine: the backup of its storage shrank to less than half."),
+        (True, "The last drill found a backup that does not restore."),
+        (False, "Wine: the last run of the backup of its storage failed."),
+    ]
+
+
+def test_what_was_never_backed_up_is_an_alarm_once_the_app_is_older_than_the_limit(apps: Apps, kept: Path) -> None:
+    apps.add("wine", backups=BACKUPS)
+    apps.good("wine")
+    assert texts() == []
+    (kept / ".host/wine.json").write_text(json.dumps({"live": {"since": ago(3600)}}))
+    assert texts() == [(True, "Wine: its database was never backed up.")]
+
+
+def test_a_drill_that_nobody_repeats_is_told(apps: Apps, kept: Path) -> None:
+    tell(kept, "drill", time=ago(20 * 86400), good=True, rows=[])
+    assert texts() == [(False, "The last drill of the backups was 20 days ago.")]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"time": 5, "live": 3}', '{"time": "never", "live": {"since": null}}']
+)
+def test_damaged_state_files_are_as_none(apps: Apps, kept: Path, content: str) -> None:
+    apps.add("wine", backups=BACKUPS)
+    apps.good("wine")
+    for file in (".host/wine.json", ".backup/wine-database.json", ".backup/drill.json"):
+        (kept / file).write_text(content)
+    page, data = ask("/status", "/api/status")
+    assert page.status_code == 200
+    assert data.json()["alarms"] == []
+    assert data.json()["drill"] is None
+
+
+def test_uptime_is_the_share_of_good_looks_and_outlives_the_portal(
+    apps: Apps, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps.add("wine")
+    apps.good("wine")
+    monkeypatch.setattr(operation, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "QUICK_SECONDS", 0.0)
+
+    async def live(seconds: float) -> None:
+        app = api.build()
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(seconds)
+
+    asyncio.run(live(0.5))
+    (answer,) = ask("/api/status")
+    assert answer.json()["apps"][0]["uptime_day"] == 1
+    apps.serve("wine.api", {"/health/status": (500, "")})
+    asyncio.run(live(0.5))
+    (answer,) = ask("/api/status")
+    assert 0 < answer.json()["apps"][0]["uptime_day"] < 1
+
+
+def test_the_record_forgets_after_a_month_and_never_rounds_a_failure_away(apps: Apps, tmp_path: Path) -> None:
+    apps.add("wine")
+    shown = site.load(apps.plan).shown[0]
+    record, now = operation.Record(tmp_path / "uptime.db"), 1_800_000_000.0
+    good = watch.AppState(shown, {"api": watch.Service(State.UP)})
+    bad = watch.AppState(shown, {"api": watch.Service(State.DOWN)})
+    absent = watch.AppState(shown, {"api": watch.Service(State.ABSENT)})
+    record.note([bad], now - 40 * 86400)
+    record.note([bad], now - 25 * 86400)
+    for number in range(300):
+        record.note([good], now - number)
+    record.note([absent], now)
+    assert record.shares(operation.DAY_HOURS, now) == {"wine": 1.0}
+    assert record.shares(operation.MONTH_HOURS, now) == {"wine": pytest.approx(300 / 301)}
+    assert api._percent(299_999 / 300_000) == "99.99 %"
+    assert api._percent(None) == "–"
+
+
+def test_a_record_that_cannot_be_kept_is_no_reason_to_show_nothing(apps: Apps, kept: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    apps.add("wine")
+    apps.good("wine")
+    page, data = ask("/status", "/api/status")
+    assert page.status_code == 200
+    assert data.json()["apps"][0]["uptime_day"] is None
