@@ -116,6 +116,19 @@ def test_portal_shows_every_app(visit: Visit) -> None:
     expect(page).to_have_url(f"{visit.base}/wine/")
 
 
+def test_the_status_page_tells_how_the_host_has_been(visit: Visit) -> None:
+    page = visit.go("/")
+    page.get_by_role("link", name="Status").click()
+    expect(page.get_by_role("heading", name="Status")).to_be_visible()
+    rows = page.locator(".status-app")
+    expect(rows).to_have_count(5)
+    expect(rows.filter(has_text="VinoVoyant")).to_contain_text("Backup of the database")
+    for row in rows.all():
+        expect(row.locator(".state")).to_have_text("Working")
+    visit.shot("status")
+    visit.is_clean()
+
+
 def test_a_missing_page_is_designed(visit: Visit) -> None:
     page = visit.go("/no/such/page")
     expect(page.get_by_role("heading").first).to_be_visible()
