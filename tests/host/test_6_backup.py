@@ -120,3 +120,4 @@ def test_a_drill_proves_every_backup_and_finds_planted_corruption(local_host: Lo
     local_host.sh("rm -rf /var/lib/pergola/.backup/repositories/vision /var/lib/pergola/.backup/vision-storage.json")
     playbook(local_host, "backup", "app=vision")
     playbook(local_host, "drill", "app=vision")
+    assert json.loads(local_host.sh("cat /var/lib/pergola/.backup/drill.json"))["good"]

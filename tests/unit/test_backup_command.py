@@ -302,6 +302,21 @@ def test_a_killed_backup_is_in_nobodys_way(host: Host) -> None:
     assert not list(locks.glob("*"))
 
 
+def test_a_drill_of_one_thing_says_nothing_of_another(host: Host) -> None:
+    host.run("run")
+    host.run("drill")
+    for pack in host.packs():
+        flip(pack)
+    shutil.rmtree(host.module.CACHE)
+    host.refused("drill")
+    shutil.rmtree(host.folder / "repository/wine")
+    for what, good in (("database", False), ("storage", True)):  # all is well again when the last of them is
+        host.run("run", "wine", what)
+        host.run("drill", "wine", what)
+        told = json.loads((host.module.STATE / "drill.json").read_text())
+        assert (told["good"], len(told["rows"])) == (good, 2)
+
+
 def test_a_repository_that_was_removed_is_made_anew(host: Host) -> None:
     host.run("run", "wine", "database")
     shutil.rmtree(host.folder / "repository/wine")

@@ -210,6 +210,9 @@ def restic(app: str, *arguments: str, cwd: Path | None = None, check: bool = Tru
             made = _restic(app, "init")
             if made.returncode != 0:
                 raise Failure(f"{repository(app)} cannot be used: {reason_of(made)}")
+            for job in jobs(app):  # what was kept in an older one has to come again, new or not
+                if state := read_state(job):
+                    write(state_file(job), {key: value for key, value in state.items() if key != "mark"})
         elif "already locked" in said:
             _restic(app, "unlock")  # only locks of the dead: no other command of ours runs
         else:
@@ -702,13 +705,25 @@ def drill(options: argparse.Namespace) -> dict[str, Any]:
             )
             rows.append(row)
     good = all(row["equal"] for row in rows)
-    told = {"time": moment(time.time()), "good": good, "rows": rows}
-    if not options.app:
-        write(STATE / "drill.json", told)
+    drilled = {(row["app"], row["what"]) for row in rows}
+    names = {(job["app"], job["what"]) for job in jobs()}
+    rest = [
+        row for row in last_drill() if (row["app"], row["what"]) in names - drilled
+    ]  # a drill of one app says nothing of others
+    told = {"time": moment(time.time()), "good": good and all(row["equal"] for row in rest), "rows": rest + rows}
+    write(STATE / "drill.json", told)
     if not good:
         bad = [f"{row['app']} {row['what']}: {row['reason']}" for row in rows if not row["equal"]]
         raise Failure("the drill found backups that do not restore:\n" + "\n".join(bad))
-    return {"changed": False, **told}
+    return {"changed": False, "time": told["time"], "good": good, "rows": rows}
+
+
+def last_drill() -> list[dict[str, Any]]:
+    """Return what the last drills found."""
+    try:
+        return list(json.loads((STATE / "drill.json").read_text(encoding="utf-8"))["rows"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return []
 
 
 def rehearse(job: Mapping[str, Any], snapshot: Mapping[str, Any], folder: Path) -> str:
