@@ -16,7 +16,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles/backup/files/pergola_backup.py"
@@ -461,6 +463,31 @@ def test_what_was_never_backed_up_is_late_only_when_the_host_is_older_than_the_l
     old = host.module.CONFIG.stat().st_mtime - 3600
     os.utime(host.module.CONFIG, (old, old))
     assert host.refused("age") == "wine database was never backed up"
+
+
+def test_a_bucket_holds_each_app_below_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host of the cloud: what the identity of a host allows is the app's own prefix."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address, port = server.get_host_and_port()
+    for name, value in (("ACCESS_KEY_ID", "any"), ("SECRET_ACCESS_KEY", "any"), ("DEFAULT_REGION", "eu-central-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3 = boto3.client("s3", endpoint_url=f"http://{address}:{port}")
+    s3.create_bucket(Bucket="backups", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    host = Host(tmp_path, f"s3:http://{address}:{port}/backups")
+    try:
+        host.run("run")
+        host.add("since")
+        host.run("restore", "wine", "database")
+        assert host.notes() == ["first"]
+        assert host.run("drill")["good"]
+        host.run("prune")
+        keys = [row["Key"] for row in s3.list_objects_v2(Bucket="backups")["Contents"]]
+        assert {key.split("/")[0] for key in keys} == {"wine"}
+        assert not [key for key in keys if "/locks/" in key]
+    finally:
+        server.stop()
+        del sys.modules["pergola_host"]
 
 
 def test_old_backups_are_forgotten(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
