@@ -367,7 +367,7 @@ class Session:
             asked.flush()
         except BrokenPipeError:
             raise Failure(f"PostgreSQL does not let us into {self._database}; see: journalctl -u postgresql") from None
-        lines = []
+        lines: list[str] = []
         for line in told:
             if line == "--done--\n":
                 return lines
