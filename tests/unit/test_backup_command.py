@@ -485,6 +485,11 @@ def test_a_bucket_holds_each_app_below_its_name(tmp_path: Path, monkeypatch: pyt
         keys = [row["Key"] for row in s3.list_objects_v2(Bucket="backups")["Contents"]]
         assert {key.split("/")[0] for key in keys} == {"wine"}
         assert not [key for key in keys if "/locks/" in key]
+        for key in keys:
+            s3.delete_object(Bucket="backups", Key=key)
+        monkeypatch.setattr(host.module, "SEEN_SECONDS", 0)
+        host.run("run")  # although nothing is new
+        assert host.run("drill")["good"]
     finally:
         server.stop()
         del sys.modules["pergola_host"]

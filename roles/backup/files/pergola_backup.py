@@ -39,6 +39,7 @@ CACHE = Path("/var/cache/pergola-backup")
 POSTGRES = ["runuser", "-u", "postgres", "--"]
 DAY = 24 * 3600
 PRUNE_SECONDS = DAY
+SEEN_SECONDS = 3600  # for which a snapshot in a repository elsewhere counts as there
 TRIES = 4  # to back up a folder while an app writes there
 INCOMPLETE = 3  # how restic ends when it could not read every file
 FLOOR = 64 * 1024  # bytes; below them a backup that shrinks is no news
@@ -205,11 +206,18 @@ def password() -> Path:
     return path
 
 
-def is_there(app: str) -> bool:
-    """Whether an app's repository is where it was; of one elsewhere the next call of restic tells."""
+def is_there(app: str, state: dict[str, Any]) -> bool:
+    """Whether the last snapshot is where it was: nothing new is no news only then. A repository elsewhere is asked once an hour."""
     password()
-    path = repository(app)
-    return ":" in path or (Path(path) / "config").is_file()
+    path, name = repository(app), state["snapshot"]
+    if ":" not in path:
+        return any((Path(path) / "snapshots").glob(f"{name}*"))
+    if time.time() - state.get("seen", 0) < SEEN_SECONDS:
+        return True
+    found = _restic(app, "cat", "snapshot", name).returncode == 0
+    if found:
+        state["seen"] = time.time()
+    return found
 
 
 def restic(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -512,9 +520,9 @@ def back_up(job: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     with scratch(f"{app}-{what}") as folder:
         contents, paths, size = gathered(job, folder)
         mark = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-        same = state.get("mark") == mark and bool(state.get("snapshot")) and is_there(app)
+        same = state.get("mark") == mark and bool(state.get("snapshot")) and is_there(app, state)
         if not same:
-            state["snapshot"] = stored(job, folder, contents, paths)
+            state["snapshot"], state["seen"] = stored(job, folder, contents, paths), began
     before = state.get("bytes", size)
     if not same:
         state["previous_bytes"], state["bytes"] = before, size
