@@ -158,15 +158,22 @@ def _app(
         # PrivateNetwork hides even loopback; unix sockets (nginx, the app's own API, PostgreSQL) still work
         "private_network": data["network"] == "none" and not data["buckets"],
         "packages": data["packages"],
-        "backups": list(_backups(manifest, storage)),
+        "backups": backups(manifest, storage=storage),
         # the app at / shows the others' health, so it may open their sockets
         "watches_others": manifest.path == "/",
         "manifest": data,
     }
 
 
+def backups(manifest: Manifest, *, storage: str | None = None, database_server: bool = False) -> list[dict[str, Any]]:
+    """Return what a host backs up of the app; the arguments are those of ``build``.
+
+    A database on a server and a bucket are kept by AWS: with snapshots, and with versions.
+    """
+    return list(_backups(_on_server(manifest) if database_server else manifest, storage))
+
+
 def _backups(manifest: Manifest, storage: str | None) -> Iterable[dict[str, Any]]:
-    """What a host backs up of the app. A database on a server and a bucket are kept by AWS: with snapshots, and with versions."""
     data, name = manifest.data, manifest.name
     limits = schedules.too_old(data["backup"])
     for entry in data["backup"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import Any
 
@@ -82,6 +83,9 @@ def test_apps_come_back_to_their_backup_and_serve_while_others_do_not_notice(loc
         assert local_host.get(f"/{app}/").status_code == 200
     assert local_host.get("/health").status_code == 200
     assert (report["failed"], report["sockets_cut"]) == (0, 0), report
+    (aside,) = re.findall(r"what was\s+there before is snapshot ([0-9a-f]{8})", ava)
+    playbook(local_host, "restore", "app=ava", "what=database", f"snapshot={aside}")
+    assert sql(local_host, "SELECT count(*) FROM planted") == "10", "a restore can be undone"
     sql(local_host, "DROP TABLE planted")
     sqlite(local_host, "drawings", "DROP TABLE planted")
 

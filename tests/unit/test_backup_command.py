@@ -16,7 +16,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "roles/backup/files/pergola_backup.py"
@@ -121,7 +123,7 @@ def test_what_was_lost_comes_back(host: Host) -> None:
     assert host.notes() == ["first"]
     assert host.model.read_bytes() == b"model one" * 1000
     assert not (host.model.parent / "new.bin").exists()
-    assert [row["held"] for row in restored] == ["2 rows in 2 tables", "1 files"]
+    assert [row["held"] for row in restored] == ["2 tables, 2 rows", "1 files"]
     assert host.did == ["stop a", "start a", "ready"]
     assert not list(host.folder.glob("lib/**/.work-*")), "no scratch stays"
 
@@ -133,7 +135,7 @@ def test_what_was_there_before_a_restore_is_kept_aside(host: Host) -> None:
     assert host.notes() == ["first"]
     target = host.folder / "aside"
     host.module.restic("wine", "restore", row["safety"], f"--target={target}")
-    (copy,) = target.rglob("wine.db")
+    (copy,) = target.rglob("database.sqlite")
     with closing(sqlite3.connect(copy)) as database:
         assert database.execute("SELECT count(*) FROM notes").fetchone() == (2,)
 
@@ -195,7 +197,7 @@ def test_nothing_new_makes_no_snapshot_but_is_noted(host: Host) -> None:
     assert host.run("age")["backups"][0]["hours"] < 0.1
 
 
-def test_a_backup_that_shrinks_by_half_is_told(host: Host) -> None:
+def test_a_backup_that_shrinks_by_half_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.model.write_bytes(os.urandom(400_000))
     host.run("run", "wine", "storage")
     host.model.write_bytes(b"little")
@@ -203,7 +205,25 @@ def test_a_backup_that_shrinks_by_half_is_told(host: Host) -> None:
     assert row["shrunk"]
     assert "shrank to less than half" in host.refused("age")
     host.model.write_bytes(os.urandom(10))
-    assert not host.run("run", "wine", "storage")["backups"][0]["shrunk"], "it is told once; the size is the new one"
+    assert host.run("run", "wine", "storage")["backups"][0]["shrunk"], "it is told for a day"
+    monkeypatch.setattr(host.module, "DAY", 0)
+    assert not host.run("run", "wine", "storage")["backups"][0]["shrunk"], "then the size is the new one"
+
+
+def test_what_is_lost_step_by_step_is_told_too(host: Host) -> None:
+    """Rows that are deleted leave a SQLite file as large as it was: what counts is what it uses."""
+    with closing(sqlite3.connect(host.database)) as database:
+        database.executemany("INSERT INTO notes (text) VALUES (?)", (("x" * 1000,) for _ in range(500)))
+        database.commit()
+    assert not host.run("run", "wine", "database")["backups"][0]["shrunk"]
+    told = []
+    for rest in (350, 200):
+        with closing(sqlite3.connect(host.database)) as database:
+            database.execute("DELETE FROM notes WHERE id > ?", (rest,))
+            database.commit()
+        told.append(host.run("run", "wine", "database")["backups"][0]["shrunk"])
+    assert told == [False, True]
+    assert host.database.stat().st_size > 400_000
 
 
 def flip(path: Path) -> None:
@@ -228,18 +248,19 @@ def test_a_drill_finds_a_flipped_bit_in_a_repository(host: Host) -> None:
 
 @pytest.mark.parametrize("what", ["database", "storage"])
 def test_a_drill_names_the_table_or_file_that_differs(host: Host, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of contents is made before restic reads the files: what changes in between must be found."""
     real: Callable[..., Any] = host.module.restic
 
     def tampered(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> Any:
-        if arguments[0] == "backup" and cwd:
-            if what == "storage":
-                host.model.write_bytes(b"other")
-            else:
-                with closing(sqlite3.connect(cwd / "database.sqlite")) as database:
-                    database.execute("DELETE FROM notes")
-                    database.commit()
-        return real(app, *arguments, cwd=cwd, check=check)
+        """Change what was listed before restic reads it, or what it gave back."""
+        if arguments[0] == "backup" and cwd and what == "database":
+            with closing(sqlite3.connect(cwd / "database.sqlite")) as database:
+                database.execute("DELETE FROM notes")
+                database.commit()
+        done = real(app, *arguments, cwd=cwd, check=check)
+        if arguments[0] == "restore" and what == "storage":
+            (restored,) = Path(arguments[-1].partition("=")[2]).rglob("one.bin")
+            restored.write_bytes(b"other")
+        return done
 
     monkeypatch.setattr(host.module, "restic", tampered)
     host.run("run", "wine", what)
@@ -249,6 +270,86 @@ def test_a_drill_names_the_table_or_file_that_differs(host: Host, what: str, mon
     ) in said
     assert "is not what was backed up" in host.refused("restore", "wine", what)
     assert host.did == [], "a backup that differs never replaces anything"
+
+
+def test_a_folder_may_change_while_it_is_backed_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the app writes, removes and adds between the list of contents and restic is no damage; the rest is compared."""
+    real: Callable[..., Any] = host.module.restic
+    folder, attempts = host.model.parent, []
+    for name in ("counter", "passing"):
+        (folder / name).write_text("0")
+
+    def busy(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> Any:
+        if arguments[0] == "backup":
+            attempts.append(arguments)
+            (folder / "counter").write_text("more" * len(attempts))
+            (folder / "passing").unlink(missing_ok=True)
+            (folder / f"new-{len(attempts)}").write_text("new")
+        return real(app, *arguments, cwd=cwd, check=check)
+
+    monkeypatch.setattr(host.module, "restic", busy)
+    host.run("run", "wine", "storage")
+    monkeypatch.undo()
+    assert len(attempts) == 2
+    assert len(host.run("list", "wine")["backups"]) == 1, "an attempt that held less is forgotten"
+    assert host.run("drill", "wine", "storage")["good"]
+    host.model.unlink()
+    host.run("restore", "wine", "storage")
+    names = {path.name for path in folder.iterdir()}
+    assert {"one.bin", "counter", "new-1"} <= names
+    assert "new-2" not in names, "it came after the list was made"
+
+
+def test_a_folder_that_never_rests_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., Any] = host.module.restic
+    paths = [host.model.parent / f"{number}.bin" for number in range(host.module.TRIES)]
+    for path in paths:
+        path.write_text("0")
+    next_one = iter(paths)
+
+    def wild(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> Any:
+        if arguments[0] == "backup":
+            next(next_one).write_text("another")
+        return real(app, *arguments, cwd=cwd, check=check)
+
+    monkeypatch.setattr(host.module, "restic", wild)
+    assert "changes faster than it is read (models/0.bin" in host.refused("run", "wine", "storage")
+
+
+def test_a_restore_is_undone_by_its_safety_copy(host: Host) -> None:
+    host.run("run")
+    host.add("written since")
+    host.model.write_bytes(b"since")
+    database, storage = host.run("restore", "all")["restored"]
+    assert host.notes() == ["first"]
+    host.run("restore", "wine", "database", f"--snapshot={database['safety']}")
+    host.run("restore", "wine", "storage", f"--snapshot={storage['safety']}")
+    assert host.notes() == ["first", "written since"]
+    assert host.model.read_bytes() == b"since"
+    assert "has no snapshot 00zz" in host.refused("restore", "wine", "storage", "--snapshot=00zz")
+    assert "one thing of one app" in host.refused("restore", "wine", f"--snapshot={database['safety']}")
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_backed_up(host: Host) -> None:
+    host.database.unlink()
+    assert host.refused("run").startswith("wine database: ")
+    assert [row["what"] for row in host.run("list")["backups"]] == ["storage"]
+
+
+def test_a_host_that_shares_repositories_makes_no_password_of_its_own(host: Host) -> None:
+    path = host.folder / "etc/given"
+    told = {
+        "repository": str(host.folder / "repository"),
+        "jobs": host.jobs,
+        "shared": True,
+        "password_file": str(path),
+    }
+    host.module.CONFIG.write_text(json.dumps(told))
+    assert "the password of the environment" in host.refused("run")
+    assert not path.exists()
+    path.write_text("the same for all hosts")
+    host.run("run")
+    assert not host.module.PASSWORD.exists()
 
 
 def test_a_damaged_database_is_named_and_the_last_good_backup_stays(host: Host) -> None:
@@ -364,6 +465,36 @@ def test_what_was_never_backed_up_is_late_only_when_the_host_is_older_than_the_l
     assert host.refused("age") == "wine database was never backed up"
 
 
+def test_a_bucket_holds_each_app_below_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host of the cloud: what the identity of a host allows is the app's own prefix."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address, port = server.get_host_and_port()
+    for name, value in (("ACCESS_KEY_ID", "any"), ("SECRET_ACCESS_KEY", "any"), ("DEFAULT_REGION", "eu-central-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3 = boto3.client("s3", endpoint_url=f"http://{address}:{port}")
+    s3.create_bucket(Bucket="backups", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    host = Host(tmp_path, f"s3:http://{address}:{port}/backups")
+    try:
+        host.run("run")
+        host.add("since")
+        host.run("restore", "wine", "database")
+        assert host.notes() == ["first"]
+        assert host.run("drill")["good"]
+        host.run("prune")
+        keys = [row["Key"] for row in s3.list_objects_v2(Bucket="backups")["Contents"]]
+        assert {key.split("/")[0] for key in keys} == {"wine"}
+        assert not [key for key in keys if "/locks/" in key]
+        for key in keys:
+            s3.delete_object(Bucket="backups", Key=key)
+        monkeypatch.setattr(host.module, "SEEN_SECONDS", 0)
+        host.run("run")  # although nothing is new
+        assert host.run("drill")["good"]
+    finally:
+        server.stop()
+        del sys.modules["pergola_host"]
+
+
 def test_old_backups_are_forgotten(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     real: Callable[..., Any] = host.module.restic
     ages = iter(range(60, 0, -10))
@@ -388,5 +519,5 @@ def test_old_backups_are_forgotten(host: Host, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_help_names_every_command() -> None:
     told = subprocess.run([sys.executable, PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
-    for name in ("run", "restore", "drill", "list", "check", "age"):
+    for name in ("run", "restore", "drill", "list", "check", "prune", "age"):
         assert f"\n    {name}" in told

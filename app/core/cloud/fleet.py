@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core import plan
-from app.core.cloud import balancer, database
+from app.core.cloud import backup, balancer, database
 from app.core.cloud.site import COLOURS, Site
 
 REQUEST_METRIC = "ALBRequestCountPerTarget"
@@ -89,6 +89,13 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
         region=site.region,
         database_server=site.settings["database"]["enabled"],
     )
+    secrets = {
+        app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]}
+        for app in apps
+        if app.data["secrets"]
+    }
+    if password := backup.password(site, apps):
+        secrets[backup.FOLDER] = {"password": password}
     return {
         "apps": [{"path": str(app.folder)} for app in apps],
         "variables": {
@@ -96,15 +103,10 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
             "pergola_health": balancer.health_path(apps),
             "pergola_plan": host,
             "baseline_firewall": False,  # security groups are the hosts' firewall
-            "backup_bucket": site.bucket("backups"),
-            "backup_region": site.region,
+            **backup.for_hosts(site),
         },
         "database": database.for_hosts(site, apps),
-        "secrets": {
-            app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]}
-            for app in apps
-            if app.data["secrets"]
-        },
+        "secrets": secrets,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.cloud import database
+from app.core.cloud import backup, database
 from app.core.cloud import fleet as fleets
 from app.core.cloud.secrets import app_secrets
 from app.core.cloud.site import Site
@@ -58,13 +58,15 @@ def host_statements(site: Site, row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     apps = site.apps_of(row)
     storing = [app.name for app in apps if app.data["buckets"]]
-    keeping = [app.name for app in apps if app.data["backup"]]
+    keeping = [app.name for app in apps if backup.jobs(site, app)]
     secrets = [site.secret(app.name, name) for app in apps for name in app_secrets(site, app)]
     if served := database.for_hosts(site, apps):
         secrets += [
             served["endpoint"],
             served["master"],
         ]  # a host's root makes its apps' users; apps cannot ask for credentials
+    if password := backup.password(site, apps):
+        secrets.append(password)
     groups = [site.log_group(part) for part in ["host", *(app.name for app in apps)]]
     statements = [
         allow("Releases", ["s3:GetObject"], [site.bucket_arn("artefacts", "releases/*")]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.core import schedules
+from app.core.cloud import backup
 from app.core.cloud.site import COLOURS, Site
 from app.core.manifest import Manifest
 
@@ -216,14 +216,26 @@ def _app_alarms(site: Site, manifest: Manifest) -> Iterable[Alarm]:
         own = _metric(site.prefix, entry["metric"], app, entry["seconds"], "Average")
         short = _dashes(entry["metric"])
         yield _alarm(site, f"{name}-{short}", "notice", text, ABOVE, entry["above"], periods=entry["periods"], **own)
-    for what, hours in sorted(schedules.too_old(data["backup"]).items()):
+    for what, hours in _backups(site, manifest).items():
+        where = {**app, "What": what}
         text = f"The last good backup of {data['title']}'s {what} is older than twice its period ({hours:g} hours)."
-        age = _metric(site.prefix, "BackupAgeHours", {**app, "What": what}, 3600, "Maximum")
+        age = _metric(site.prefix, "BackupAgeHours", where, 300, "Maximum")
         yield _alarm(site, f"{name}-backup-{what}", "urgent", text, ABOVE, hours, missing="missing", **age)
+        text = f"The backup of {data['title']}'s {what} shrank to less than half within a day; look whether something was lost."
+        shrunk = _metric(site.prefix, "BackupShrunk", where, 300, "Maximum")
+        yield _alarm(site, f"{name}-backup-{what}-shrunk", "urgent", text, ABOVE, 0, **shrunk)
     if "ui" in data:
         text = f"{data['title']} has more than {SESSIONS} live sessions: more visitors than it was made for, or sessions that never end."
         live = _metric(site.prefix, "LiveSessions", app, 300, "Maximum")
         yield _alarm(site, f"{name}-sessions", "notice", text, ABOVE, SESSIONS, periods=2, **live)
+
+
+def _backups(site: Site, manifest: Manifest) -> dict[str, float]:
+    """Return what hosts back up of an app, with the hours after which a backup is too old; of the rest nobody sends a metric."""
+    return {
+        job["what"]: job["too_old_hours"]
+        for job in sorted(backup.jobs(site, manifest), key=lambda job: str(job["what"]))
+    }
 
 
 def _dashes(name: str) -> str:
@@ -299,7 +311,7 @@ def _app_widgets(site: Site, manifest: Manifest) -> Iterable[dict[str, Any]]:
         )
     if "ui" in manifest.data:
         yield _graph(f"{title}: live sessions", [[site.prefix, "LiveSessions", *where, {"stat": "Maximum"}]])
-    for what in sorted(schedules.too_old(manifest.data["backup"])):
+    for what in _backups(site, manifest):
         line = [site.prefix, "BackupAgeHours", *where, "What", what, {"stat": "Maximum"}]
         yield _graph(f"{title}: hours since the backup of its {what}", [line])
 

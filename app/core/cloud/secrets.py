@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.core.cloud import backup
 from app.core.cloud.site import Site
 from app.core.manifest import Manifest
 
@@ -28,6 +29,8 @@ def section(site: Site) -> dict[str, Any]:
     ]
     if site.settings["database"]["enabled"]:
         rows.append({"name": site.secret(*MASTER), "app": "shared", "length": LENGTH, "tags": site.tags()})
+    if password := backup.password(site, site.manifests):
+        rows.append({"name": password, "app": "shared", "length": LENGTH, "tags": site.tags()})
     return {"secrets": rows, "recovery_days": site.settings["secrets"]["recovery_days"]}
 
 

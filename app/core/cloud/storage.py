@@ -106,11 +106,10 @@ def lifecycle(site: Site, purpose: str) -> list[dict[str, Any]]:
     """Return a bucket's lifecycle rules as S3 takes them."""
     settings = site.settings["storage"]
     archive = settings["archive_days"]
-    moves = {
-        "data": [{"Days": archive, "StorageClass": "STANDARD_IA"}],
-        "backups": [{"Days": archive, "StorageClass": "STANDARD_IA"}, {"Days": archive * 2, "StorageClass": "GLACIER"}],
-    }.get(purpose, [])
-    expiry = {"backups": max(settings["backup_days"], archive * 2 + 90), "logs": settings["log_days"]}.get(purpose)
+    # Backups neither expire by their age nor go where a read takes hours: a repository needs its oldest files, such as its key, to
+    # open the newest snapshot. What a manifest keeps no longer restic removes.
+    moves = [{"Days": archive, "StorageClass": "STANDARD_IA"}] if purpose in REPLICATED else []
+    expiry = settings["log_days"] if purpose == "logs" else None
     rule: dict[str, Any] = {
         "ID": "keep",
         "Status": "Enabled",

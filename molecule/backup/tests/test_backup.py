@@ -56,7 +56,7 @@ def test_a_database_comes_back_while_the_app_is_connected(host: Any) -> None:
     command(host, "run", "notes", "database")
     psql(host, "DELETE FROM note; CREATE TABLE later (id int); DROP VIEW long;")
     (row,) = restored(host)
-    assert row["held"] == "5100 rows in 2 tables"
+    assert row["held"] == "2 tables, 5100 rows"
     assert psql(host, "SELECT count(*) FROM note") == "5000"
     assert psql(host, "SELECT count(*) FROM long") != "0"
     assert psql(host, "SELECT to_regclass('later') IS NULL") == "t", "what came later is gone"

@@ -46,7 +46,10 @@ COUNTED, STANDS, RESOLUTION = (
     240,
     5,
 )  # seconds: between two counts; for which a number that was told stands; of the metric
+BACKUPS = 120  # seconds between two tellings of how old they are
 SESSIONS, BOOTED = "LiveSessions", "BootSucceeded"  # metrics
+UNITS = {"BackupAgeHours": "None", "BackupBytes": "Bytes"}
+KEPT = Path("/var/lib/pergola/.backup")
 UNIT = """[Unit]
 Description=Leave the scaling group in good order
 After=network.target
@@ -278,7 +281,7 @@ def seal() -> None:
     subprocess.run(
         ["systemctl", "stop", "pergola-api@*", "pergola-ui@*", "pergola-worker@*", "nginx.service"], check=False
     )
-    for path in (SECRETS, Path("/var/lib/pergola/.host"), Path("/opt/pergola/slots"), Path("/run/pergola/route")):
+    for path in (SECRETS, KEPT, Path("/var/lib/pergola/.host"), Path("/opt/pergola/slots"), Path("/run/pergola/route")):
         for inner in path.glob("*"):
             shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
     (HOME / "settings.json").unlink()
@@ -315,12 +318,13 @@ def answer(settings: dict[str, Any], hook: str, result: str) -> None:
 # ---------------------------------------------------------------- metrics
 
 
-def measured(settings: dict[str, Any], name: str, value: float, dimension: tuple[str, str]) -> None:
+def measured(settings: dict[str, Any], name: str, value: float, *dimensions: tuple[str, str]) -> None:
     """Put one value of a metric into the environment's namespace; templates made before there was one name none."""
     if not settings.get("namespace"):
         return
-    row = {"MetricName": name, "Value": str(value), "Unit": "Count", "StorageResolution": "1"}
-    row |= {"Dimensions.member.1.Name": dimension[0], "Dimensions.member.1.Value": dimension[1]}
+    row = {"MetricName": name, "Value": str(value), "Unit": UNITS.get(name, "Count"), "StorageResolution": "1"}
+    for number, (key, cell) in enumerate(dimensions, 1):
+        row |= {f"Dimensions.member.{number}.Name": key, f"Dimensions.member.{number}.Value": cell}
     form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": settings["namespace"],
             **{f"MetricData.member.1.{key}": cell for key, cell in row.items()}}  # fmt: skip
     headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
@@ -362,13 +366,41 @@ class Sessions:
         return found
 
 
+class Backups:
+    """Tells CloudWatch how old this host's backups are. Not the backup itself does: then nobody would hear that it does not run."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings, self.told_at = settings, float(-BACKUPS)
+
+    def tell(self, now: float) -> None:
+        """Tell it, when it is time."""
+        if now - self.told_at < BACKUPS:
+            return
+        self.told_at = now
+        try:
+            asked = subprocess.run(["pergola-backup", "age", "--json"], capture_output=True, text=True, check=False)
+            rows = json.loads(asked.stdout)["backups"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return  # an older release, or one whose hosts back up nothing
+        try:
+            for row in rows:
+                where = (("App", row["app"]), ("What", row["what"]))
+                measured(self.settings, "BackupAgeHours", row["since"], *where)
+                measured(self.settings, "BackupShrunk", int(row["shrunk"]), *where)
+                if row["bytes"] is not None:
+                    measured(self.settings, "BackupBytes", row["bytes"], *where)
+        except LOST as error:
+            say(f"the age of the backups could not be told: {error}")
+
+
 def watch() -> int:
     """Wait until the group ends this host; then until its sessions are over, or the ceiling is reached."""
     settings = json.loads((HOME / "settings.json").read_text())
-    sessions = Sessions(settings)
+    sessions, backups = Sessions(settings), Backups(settings)
     while metadata("meta-data/autoscaling/target-lifecycle-state") != "Terminated":
         if time.monotonic() - sessions.counted_at >= COUNTED:
             sessions.count(time.monotonic())
+        backups.tell(time.monotonic())
         time.sleep(LOOK)
     deadline, quiet = time.monotonic() + float(settings["drain_seconds"]), 0
     say("the group ends this host: waiting for its sessions")

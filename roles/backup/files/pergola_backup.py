@@ -37,13 +37,26 @@ PERGOLA = Path("/usr/local/bin/pergola")
 STATE = Path("/var/lib/pergola/.backup")
 CACHE = Path("/var/cache/pergola-backup")
 POSTGRES = ["runuser", "-u", "postgres", "--"]
-PRUNE_SECONDS = 24 * 3600
+DAY = 24 * 3600
+PRUNE_SECONDS = DAY
+SEEN_SECONDS = 3600  # for which a snapshot in a repository elsewhere counts as there
+TRIES = 4  # to back up a folder while an app writes there
+INCOMPLETE = 3  # how restic ends when it could not read every file
 FLOOR = 64 * 1024  # bytes; below them a backup that shrinks is no news
 QUIET = False
 
 
 class Failure(Exception):
-    """Something went wrong, and the message says what to do; what was there is still there."""
+    """Something went wrong, and the message says what to do; what was there is still there.
+
+    Args:
+        text: The message.
+        told: What else to say to a program that asked for JSON.
+    """
+
+    def __init__(self, text: str, **told: Any) -> None:
+        super().__init__(text)
+        self.told = told
 
 
 def say(text: str) -> None:
@@ -82,7 +95,7 @@ def config() -> dict[str, Any]:
 def jobs(app: str | None = None, what: str | None = None) -> list[dict[str, Any]]:
     """Return the jobs of an app (of all without one). Raises Failure when there is none."""
     every = config()["jobs"]
-    found = [job for job in every if app in (None, job["app"]) and what in (None, job["what"])]
+    found = [job for job in every if app in (None, "all", job["app"]) and what in (None, job["what"])]
     if not found:
         known = ", ".join(sorted({f"{job['app']} {job['what']}" for job in every})) or "nothing"
         raise Failure(f"there is no backup of {app} {what or ''}".rstrip() + f"; this host backs up: {known}")
@@ -167,29 +180,44 @@ def repository(app: str) -> str:
     return f"{config()['repository'].rstrip('/')}/{app}"
 
 
-def password() -> None:
-    """Make the password of the repositories where none was given."""
-    if PASSWORD.is_file() and PASSWORD.stat().st_size > 0:
-        return
-    if not config()["repository"].startswith(("s3:", "rest:", "sftp:")):
-        made = [path.parent.name for path in Path(config()["repository"]).glob("*/config")]
+def password() -> Path:
+    """Return the file with the password of the repositories. Where none was given and no other host uses them, it is made."""
+    settings = config()
+    path = Path(settings.get("password_file") or PASSWORD)
+    if path.is_file() and path.stat().st_size > 0:
+        return path
+    if settings.get("shared"):
+        raise Failure(
+            f"{path} is missing: the password of the environment, which a host gets when it configures itself; "
+            "what it said then is in /var/log/cloud-init-output.log"
+        )
+    if ":" not in settings["repository"]:
+        made = [one.parent.name for one in Path(settings["repository"]).glob("*/config")]
         if made:
             raise Failure(
-                f"{PASSWORD} is missing, but there are repositories ({', '.join(made)}) that need it; "
+                f"{path} is missing, but there are repositories ({', '.join(made)}) that need it; "
                 "put the password back: without it nothing can be restored"
             )
-    descriptor = os.open(PASSWORD, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         stream.write(secrets.token_urlsafe(32))
         stream.flush()
         os.fsync(stream.fileno())
+    return path
 
 
-def is_there(app: str) -> bool:
-    """Whether an app's repository is where it was; of one elsewhere the next call of restic tells."""
+def is_there(app: str, state: dict[str, Any]) -> bool:
+    """Whether the last snapshot is where it was: nothing new is no news only then. A repository elsewhere is asked once an hour."""
     password()
-    path = repository(app)
-    return ":" in path or (Path(path) / "config").is_file()
+    path, name = repository(app), state["snapshot"]
+    if ":" not in path:
+        return any((Path(path) / "snapshots").glob(f"{name}*"))
+    if time.time() - state.get("seen", 0) < SEEN_SECONDS:
+        return True
+    found = _restic(app, "cat", "snapshot", name).returncode == 0
+    if found:
+        state["seen"] = time.time()
+    return found
 
 
 def restic(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -204,7 +232,7 @@ def restic(app: str, *arguments: str, cwd: Path | None = None, check: bool = Tru
             return done
         said = f"{done.stdout} {done.stderr}"
         if "wrong password" in said:
-            raise Failure(f"{PASSWORD} does not open {repository(app)}; put the right password back")
+            raise Failure(f"{password()} does not open {repository(app)}; put the right password back")
         if re.search(r"Is there a repository|unable to open config file", said):
             say(f"{app}: making {repository(app)}")
             made = _restic(app, "init")
@@ -214,7 +242,7 @@ def restic(app: str, *arguments: str, cwd: Path | None = None, check: bool = Tru
                 if state := read_state(job):
                     write(state_file(job), {key: value for key, value in state.items() if key != "mark"})
         elif "already locked" in said:
-            _restic(app, "unlock")  # only locks of the dead: no other command of ours runs
+            _restic(app, "unlock")  # removes only locks whose holder is dead, or silent for half an hour
         else:
             break
     if check:
@@ -226,14 +254,13 @@ def _restic(app: str, *arguments: str, cwd: Path | None = None) -> subprocess.Co
     environment = {
         **os.environ,
         "RESTIC_REPOSITORY": repository(app),
-        "RESTIC_PASSWORD_FILE": str(PASSWORD),
+        "RESTIC_PASSWORD_FILE": str(password()),
         "RESTIC_CACHE_DIR": str(CACHE),
         "RESTIC_PROGRESS_FPS": "0.1",
         "GOMAXPROCS": "1",  # it is never in a hurry, the apps are
     }
     if config().get("region"):
         environment["AWS_DEFAULT_REGION"] = config()["region"]
-    password()
     try:
         return subprocess.run(
             ["restic", *arguments], env=environment, cwd=cwd, capture_output=True, text=True, check=False
@@ -255,14 +282,22 @@ def snapshots(app: str, what: str | None = None) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: instant(row["time"]))
 
 
+def snapshot_of(app: str, told: str) -> str:
+    """Return the name of the snapshot that restic says it made."""
+    for line in told.splitlines():
+        row = json.loads(line)
+        if row.get("message_type") == "summary":
+            return str(row["snapshot_id"][:8])
+    raise Failure(f"restic backup of {app} ended without a snapshot: {told[-300:]}")
+
+
 def keep(job: Mapping[str, Any], state: dict[str, Any]) -> None:
-    """Forget what is older than the manifest wants, and free its space once a day."""
-    if time.time() - state.get("pruned", 0) < PRUNE_SECONDS:
-        return
+    """Forget what is older than the manifest wants, and free its space."""
     days = job["keep_days"]
     steps = {"within": min(days, 2), "within-hourly": min(days, 14), "within-daily": days}
     rules = ["--keep-last=2", *(f"--keep-{step}={length}d" for step, length in steps.items())]
-    restic(job["app"], "forget", "--prune", f"--tag={job['what']}", "--group-by=tags", *rules)
+    tags = [f"--tag={tag}" for tag in (job["what"], f"safety-{job['what']}")]
+    restic(job["app"], "forget", "--prune", *tags, "--group-by=tags", *rules)
     state["pruned"] = time.time()
 
 
@@ -298,8 +333,8 @@ def sqlite_tables(path: Path) -> dict[str, Any]:
         raise Failure(f"{path.name} is damaged: {error}") from error
 
 
-def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy a SQLite database that is in use, as it is at one moment."""
+def copy_sqlite(source: Path, target: Path) -> int:
+    """Copy a SQLite database that is in use, as it is at one moment; return the bytes it uses: deleting rows does not shrink its file."""
     if not source.is_file():
         raise Failure(f"{source} is not there; has the app been started?")
     try:
@@ -309,6 +344,10 @@ def copy_sqlite(source: Path, target: Path) -> None:
         ):
             live.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
+            pages, free, size = (
+                copy.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            )
+            return int((pages - free) * size)
     except sqlite3.DatabaseError as error:
         raise Failure(
             f"{source} cannot be copied: {error}; `pergola-backup restore` brings the last good one back"
@@ -336,7 +375,7 @@ class Session:
             asked.flush()
         except BrokenPipeError:
             raise Failure(f"PostgreSQL does not let us into {self._database}; see: journalctl -u postgresql") from None
-        lines = []
+        lines: list[str] = []
         for line in told:
             if line == "--done--\n":
                 return lines
@@ -459,8 +498,8 @@ def differences(held: Mapping[str, Any], found: Mapping[str, Any], noun: str) ->
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Back up one thing of an app, or all of it."""
-    done = []
+    """Back up one thing of an app, or all of it. What fails is told at the end: the rest is backed up all the same."""
+    done, failed = [], []
     with alone(options.wait):
         for job in jobs(options.app, options.what):
             state = read_state(job)
@@ -469,7 +508,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             except (Failure, OSError) as error:
                 state["failed"] = {"time": moment(time.time()), "reason": str(error).splitlines()[0]}
                 write(state_file(job), state)
-                raise
+                failed.append(f"{job['app']} {job['what']}: {error}")
+    if failed:
+        raise Failure("\n".join(failed), backups=done)
     return {"changed": True, "backups": done}
 
 
@@ -477,55 +518,133 @@ def back_up(job: Mapping[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Make one backup and note it."""
     began, app, what = time.time(), job["app"], job["what"]
     with scratch(f"{app}-{what}") as folder:
-        paths = ["contents.json"]
-        if what == "storage":
-            source = Path(job["storage"])
-            contents: dict[str, Any] = {"files": files_in(source, known_files(app)) if source.is_dir() else {}}
-            write(STATE / f".{app}-files.json", contents["files"], 0o600)
-            size = sum(row["bytes"] for row in contents["files"].values())
-            if source.is_dir():
-                paths.append(str(source))
-        elif job["kind"] == "postgresql":
-            contents = {"tables": dump_postgresql(job["database"], folder / "database.dump")}
-            size = (folder / "database.dump").stat().st_size
-            paths.append("database.dump")
-        else:
-            copy_sqlite(Path(job["database"]), folder / "database.sqlite")
-            contents = {"tables": sqlite_tables(folder / "database.sqlite")}
-            size = (folder / "database.sqlite").stat().st_size
-            paths.append("database.sqlite")
-        text = json.dumps(contents, sort_keys=True)
-        mark = hashlib.sha256(text.encode()).hexdigest()
-        same = state.get("mark") == mark and bool(state.get("snapshot")) and is_there(app)
+        contents, paths, size = gathered(job, folder)
+        mark = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+        same = state.get("mark") == mark and bool(state.get("snapshot")) and is_there(app, state)
         if not same:
-            (folder / "contents.json").write_text(text, encoding="utf-8")
-            told = restic(app, "backup", "--json", f"--tag={what}", "--host=pergola", *paths, cwd=folder).stdout
-            summary = next(row for row in map(json.loads, told.splitlines()) if row.get("message_type") == "summary")
-            state["snapshot"] = summary["snapshot_id"][:8]
-            state["shrunk"] = state.get("bytes", 0) > FLOOR and size * 2 < state["bytes"]
-            state["previous_bytes"], state["bytes"] = state.get("bytes", size), size
-    keep(job, state)
-    rows = sum(table["rows"] for table in contents.get("tables", {}).values())
-    held = f"{len(contents['files'])} files" if what == "storage" else f"{len(contents['tables'])} tables, {rows} rows"
-    state.update(app=app, what=what, time=moment(began), mark=mark, held=held, seconds=round(time.time() - began, 1))
+            state["snapshot"], state["seen"] = stored(job, folder, contents, paths), began
+    before = state.get("bytes", size)
+    if not same:
+        state["previous_bytes"], state["bytes"] = before, size
+    state["shrunk"] = has_shrunk(state, before, began)
+    held = held_in(contents)
+    state.update(app=app, what=what, time=moment(began), mark=mark, held=held)
     state.setdefault("first", state["time"])
     state.pop("failed", None)
+    try:
+        if began - state.get("pruned", 0) >= PRUNE_SECONDS:
+            keep(job, state)
+    except Failure as error:  # what was backed up is safe all the same
+        state["failed"] = {
+            "time": moment(time.time()),
+            "reason": f"old backups are not removed: {error}".splitlines()[0],
+        }
+        say(f"{app} {what}: {state['failed']['reason']}")
+    state["seconds"] = round(time.time() - began, 1)
     write(state_file(job), state)
     say(f"{app} {what}: {held}, {size} bytes, " + ("nothing new" if same else f"snapshot {state['snapshot']}"))
-    if state.get("shrunk"):
+    if state["shrunk"]:
         say(
-            f"{app} {what}: WARNING: it is less than half of the {state['previous_bytes']} bytes before; was something lost?"
+            f"{app} {what}: WARNING: it is less than half of the {state['largest']['bytes']} bytes before; was something lost?"
         )
-    return {
-        key: state[key]
-        for key in ("app", "what", "time", "bytes", "held", "snapshot", "seconds", "shrunk")
-        if key in state
-    }
+    shown = ("app", "what", "time", "bytes", "held", "snapshot", "seconds", "shrunk")
+    return {key: state[key] for key in shown if key in state}
 
 
-def chosen(job: Mapping[str, Any], at: str | None) -> dict[str, Any]:
-    """Return the last snapshot of a job, or the last one at a time. Raises Failure."""
+def gathered(job: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[str], int]:
+    """Bring together what is to be kept: its list of contents, the paths (those in the scratch folder without theirs), its bytes."""
+    if job["what"] == "storage":
+        source = Path(job["storage"])
+        if not source.is_dir():
+            return {"files": {}}, [], 0
+        files = files_in(source, known_files(job["app"]))
+        write(STATE / f".{job['app']}-files.json", files, 0o600)
+        return {"files": files}, [str(source)], sum(row["bytes"] for row in files.values())
+    if job["kind"] == "postgresql":
+        tables = dump_postgresql(job["database"], folder / "database.dump")
+        return {"tables": tables}, ["database.dump"], (folder / "database.dump").stat().st_size
+    size = copy_sqlite(Path(job["database"]), folder / "database.sqlite")
+    return {"tables": sqlite_tables(folder / "database.sqlite")}, ["database.sqlite"], size
+
+
+def held_in(contents: Mapping[str, Any]) -> str:
+    """Return in words how much a list of contents names."""
+    if "files" in contents:
+        return f"{len(contents['files']) + len(contents.get('moving', []))} files"
+    return f"{len(contents['tables'])} tables, {sum(table['rows'] for table in contents['tables'].values())} rows"
+
+
+def stored(job: Mapping[str, Any], folder: Path, contents: dict[str, Any], paths: list[str], tag: str = "") -> str:
+    """Make a snapshot of what was gathered, with its list of contents; return its name.
+
+    An app goes on writing while restic reads its folder. A file that changed or went away meanwhile is named as ``moving`` in the next
+    attempt's list: it is kept as restic found it, and is not compared. One that came later is no part of the backup.
+    """
+    app, source, moving = job["app"], job.get("storage", ""), set[str]()
+    for _ in range(TRIES):
+        files = contents.get("files", {})
+        listed = {**contents}
+        if "files" in contents:
+            listed["files"] = {name: row for name, row in files.items() if name not in moving}
+            listed["moving"] = sorted(moving & {*files})
+        (folder / "contents.json").write_text(json.dumps(listed, sort_keys=True), encoding="utf-8")
+        flags = ["--json", f"--tag={tag or job['what']}", "--host=pergola"]
+        done = restic(app, "backup", *flags, "contents.json", *paths, cwd=folder, check=False)
+        if done.returncode not in (0, INCOMPLETE):
+            raise Failure(f"restic backup of {app} failed: {reason_of(done)}")
+        name = snapshot_of(app, done.stdout)
+        now = files_in(Path(source), files) if "files" in contents and paths else {}
+        changed = {one for one, row in listed.get("files", {}).items() if now.get(one) != row}
+        if not changed and done.returncode == 0:
+            return name
+        restic(app, "forget", name)
+        if not changed and not moving:
+            raise Failure(f"restic could not read all of {app} {job['what']}: {reason_of(done)}")
+        moving |= changed
+        contents = {**contents, "files": now}
+    raise Failure(
+        f"{source} changes faster than it is read ({', '.join(sorted(moving)[:5])}); back it up when {app} is quieter, or stop it meanwhile"
+    )
+
+
+def has_shrunk(state: dict[str, Any], before: int, now: float) -> bool:
+    """Whether a backup has less than half the bytes of the one before, or of any within a day: also what is lost step by step."""
+    size, largest = state["bytes"], state.get("largest")
+    if not largest or now - largest["at"] >= DAY:
+        largest = {"bytes": before, "at": now}
+    if size >= largest["bytes"]:
+        largest = {"bytes": size, "at": now}
+    state["largest"] = largest
+    return bool(largest["bytes"] > FLOOR and size * 2 < largest["bytes"])
+
+
+def prune(options: argparse.Namespace) -> dict[str, Any]:
+    """Forget what is older than the manifests want, and free its space; cron's runs do it once a day."""
+    with alone(options.wait):
+        for job in jobs(options.app, options.what):
+            state = read_state(job)
+            _restic(job["app"], "unlock")
+            keep(job, state)
+            write(state_file(job), state)
+            say(
+                f"{job['app']} {job['what']}: kept for {job['keep_days']} days: {len(snapshots(job['app'], job['what']))} backups"
+            )
+    return {"changed": True}
+
+
+def chosen(job: Mapping[str, Any], at: str | None, snapshot: str | None = None) -> dict[str, Any]:
+    """Return the last snapshot of a job, the last one at a time, or the one that is named. Raises Failure."""
     app, what = job["app"], job["what"]
+    if snapshot:
+        named = [
+            row
+            for tag in (what, f"safety-{what}")
+            for row in snapshots(app, tag)
+            if len(snapshot) >= 4 and row["id"].startswith(snapshot)
+        ]
+        if len(named) != 1:
+            raise Failure(f"{app} {what} has no snapshot {snapshot}; see: pergola-backup list {app}")
+        return named[0]
     every = snapshots(app, what)
     found = [row for row in every if at is None or instant(row["time"]) <= instant(at)]
     if not found:
@@ -549,13 +668,18 @@ def fetch(job: Mapping[str, Any], snapshot: Mapping[str, Any], folder: Path) -> 
         listing = next((path for path in folder.rglob("contents.json") if path.parent.name.startswith(".work-")), None)
     if listing is None:
         raise Failure(
-            f"the backup {snapshot['short_id']} of {job['app']} {job['what']} has no list of contents; choose another with --at"
+            f"the backup {snapshot['short_id']} of {job['app']} {job['what']} has no list of contents: "
+            "it was damaged already when it was kept; choose another with --at"
         )
     contents = json.loads(listing.read_text(encoding="utf-8"))
     if job["what"] == "storage":
         place = folder / Path(job["storage"]).relative_to("/")
         place.mkdir(parents=True, exist_ok=True)
-        told = differences(contents["files"], files_in(place), "file")
+        moving = {*contents.get("moving", [])}
+        for name in {*files_in(place)} - {*contents["files"]} - moving:  # it came after the list was made
+            (place / name).unlink()
+        found = {name: row for name, row in files_in(place).items() if name not in moving}
+        told = differences(contents["files"], found, "file")
     elif job["kind"] == "postgresql":
         place, told = listing.parent / "database.dump", []  # compared where it can be loaded
     else:
@@ -575,6 +699,8 @@ def restore(options: argparse.Namespace) -> dict[str, Any]:
         instant(options.at)
     module, done = host(), []
     wanted = jobs(options.app, options.what)
+    if options.snapshot and len(wanted) != 1:
+        raise Failure("a snapshot is one thing of one app: pergola-backup restore <app> <what> --snapshot <name>")
     with alone(options.wait):
         for app in sorted({job["app"] for job in wanted}):
             mine = [job for job in wanted if job["app"] == app]
@@ -584,22 +710,17 @@ def restore(options: argparse.Namespace) -> dict[str, Any]:
                     near = Path(job["storage"]).parent if job["what"] == "storage" else None
                     folder = stack.enter_context(scratch(f"restore-{app}-{job['what']}", near))
                     say(f"{app} {job['what']}: fetching")
-                    snapshot = chosen(job, options.at)
+                    snapshot = chosen(job, options.at, options.snapshot)
                     ready.append((job, snapshot, *fetch(job, snapshot, folder)))
                 with stopped(app):
                     for job, snapshot, place, contents in ready:
-                        safety = put_aside(job)
+                        safety = "not kept" if options.without_safety else put_aside(job)
                         put_back(job, place, contents)
-                        held = contents.get("tables") or contents.get("files") or {}
-                        counted = (
-                            f"{sum(row.get('rows', 0) for row in held.values())} rows in {len(held)} tables"
-                            if job["what"] == "database"
-                            else f"{len(held)} files"
-                        )
+                        held = held_in(contents)
                         say(
-                            f"{app} {job['what']}: back to {snapshot['time'][:19]}Z ({counted}); what was there before: {safety}"
+                            f"{app} {job['what']}: back to {snapshot['time'][:19]}Z ({held}); what was there before: {safety}"
                         )
-                        row = {"app": app, "what": job["what"], "time": f"{snapshot['time'][:19]}Z", "held": counted}
+                        row = {"app": app, "what": job["what"], "time": f"{snapshot['time'][:19]}Z", "held": held}
                         done.append({**row, "snapshot": snapshot["short_id"], "safety": safety})
     return {"changed": True, "restored": done}
 
@@ -626,27 +747,29 @@ def stopped(name: str) -> Iterator[None]:
 
 
 def put_aside(job: Mapping[str, Any]) -> str:
-    """Keep what is there now, as it is, sound or not; return the name of that snapshot."""
+    """Keep what is there now, sound or not, as a snapshot that can be restored like any other; return its name.
+
+    A damaged SQLite database is kept as it is, without a list of contents. Of a damaged PostgreSQL database there is no such copy.
+    """
     app, what = job["app"], job["what"]
+    tag = f"safety-{what}"
     with scratch(f"safety-{app}") as folder:
-        if what == "storage":
-            paths = [path for path in [job["storage"]] if Path(path).is_dir()]
-        elif job["kind"] == "postgresql":
-            with (folder / "database.dump").open("wb") as stream:
-                subprocess.run(
-                    [*POSTGRES, "pg_dump", "--format=custom", job["database"]], stdout=stream, check=True, cwd="/"
-                )
-            paths = ["database.dump"]
-        else:
-            source = Path(job["database"])
-            paths = [
-                str(path) for end in ("", "-wal", "-shm") if (path := source.with_name(source.name + end)).is_file()
-            ]
+        try:
+            contents, paths, _ = gathered(job, folder)
+            return stored(job, folder, contents, paths, tag)
+        except Failure as error:
+            if what == "storage" or job["kind"] == "postgresql":
+                raise Failure(
+                    f"what {app} has now cannot be kept aside, so nothing was replaced: {error}; "
+                    "to give it up, say --without-safety"
+                ) from error
+        source = Path(job["database"])
+        paths = [str(path) for end in ("", "-wal", "-shm") if (path := source.with_name(source.name + end)).is_file()]
         if not paths:
             return "nothing"
-        told = restic(app, "backup", "--json", f"--tag=safety-{what}", "--host=pergola", *paths, cwd=folder).stdout
-    rows = [json.loads(line) for line in told.splitlines()]
-    return str(next(row for row in rows if row.get("message_type") == "summary")["snapshot_id"][:8])
+        return snapshot_of(
+            app, restic(app, "backup", "--json", f"--tag={tag}", "--host=pergola", *paths, cwd=folder).stdout
+        )
 
 
 def put_back(job: Mapping[str, Any], place: Path, contents: Mapping[str, Any]) -> None:
@@ -661,12 +784,15 @@ def put_back(job: Mapping[str, Any], place: Path, contents: Mapping[str, Any]) -
     account = pwd.getpwnam(job["user"])
     if job["what"] == "database":
         target = Path(job["database"])
-        for end in ("-wal", "-shm", "-journal"):
-            target.with_name(target.name + end).unlink(missing_ok=True)
         new = target.with_name(f".{target.name}.restored")
-        shutil.copyfile(place, new)
+        with place.open("rb") as source, new.open("wb") as stream:
+            shutil.copyfileobj(source, stream, 1 << 20)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.chown(new, account.pw_uid, account.pw_gid)
         new.chmod(0o600)
+        for end in ("-wal", "-shm", "-journal"):  # they belong to what is replaced
+            target.with_name(target.name + end).unlink(missing_ok=True)
         new.replace(target)
         return
     target = Path(job["storage"])
@@ -682,8 +808,12 @@ def put_back(job: Mapping[str, Any], place: Path, contents: Mapping[str, Any]) -
 
 def drill(options: argparse.Namespace) -> dict[str, Any]:
     """Restore the last backup of everything into a scratch place and compare it; touches nothing that serves."""
-    rows = []
+    rows, unsound = [], dict[str, str]()
     with alone(options.wait):
+        for app in sorted({job["app"] for job in jobs(options.app, options.what)}):
+            checked = restic(app, "check", check=False)
+            if checked.returncode:
+                unsound[app] = f"the repository is not sound: {reason_of(checked)}"
         for job in jobs(options.app, options.what):
             began = time.time()
             row: dict[str, Any] = {"app": job["app"], "what": job["what"]}
@@ -698,6 +828,11 @@ def drill(options: argparse.Namespace) -> dict[str, Any]:
                 row["rpo_seconds"] = round(began - instant(read_state(job).get("time", row["time"])))
             except (Failure, OSError) as error:
                 row["equal"], row["reason"] = False, str(error)
+            if job["app"] in unsound:
+                row["equal"], row["reason"] = (
+                    False,
+                    "; ".join([unsound[job["app"]], *filter(None, [row.get("reason")])]),
+                )
             row["rto_seconds"] = round(time.time() - began, 1)
             say(
                 f"{row['app']} {row['what']}: "
@@ -730,7 +865,7 @@ def rehearse(job: Mapping[str, Any], snapshot: Mapping[str, Any], folder: Path) 
     """Restore one snapshot into a scratch folder or database, compare, and return what it holds."""
     place, contents = fetch(job, snapshot, folder)
     if job["what"] == "storage":
-        return f"{len(contents['files'])} files"
+        return held_in(contents)
     if job["kind"] == "postgresql":
         name = f"{job['database']}_drill"
         postgres("dropdb", "--if-exists", "--force", name)
@@ -743,7 +878,7 @@ def rehearse(job: Mapping[str, Any], snapshot: Mapping[str, Any], folder: Path) 
             postgres("dropdb", "--if-exists", "--force", name)
         if told:
             raise Failure("; ".join(told))
-    return f"{len(contents['tables'])} tables, {sum(row['rows'] for row in contents['tables'].values())} rows"
+    return held_in(contents)
 
 
 def listing(options: argparse.Namespace) -> dict[str, Any]:
@@ -791,8 +926,10 @@ def age(options: argparse.Namespace) -> dict[str, Any]:
             "what": job["what"],
             "limit": job["too_old_hours"],
             "shrunk": bool(state.get("shrunk")),
+            "bytes": state.get("bytes"),
         }
         row["hours"] = None if hours is None else round(hours, 2)
+        row["since"] = round(installed if hours is None else hours, 3)  # what a metric of it shows
         row["late"] = (installed if hours is None else hours) > job["too_old_hours"]
         rows.append(row)
         if row["late"]:
@@ -802,13 +939,13 @@ def age(options: argparse.Namespace) -> dict[str, Any]:
                 else f"{row['app']} {row['what']} was never backed up"
             )
         if row["shrunk"]:
-            late.append(f"{row['app']} {row['what']} shrank to less than half")
+            late.append(f"{row['app']} {row['what']} shrank to less than half within a day")
         if not options.json:
             shown = "never" if hours is None else f"{hours:.2f} h"
             marks = "".join(f"  {key.upper()}" for key in ("late", "shrunk") if row[key])
             print(f"{row['app']:<12} {row['what']:<10} {shown:>10}  limit {row['limit']:g} h{marks}")
     if late:
-        raise Failure("; ".join(late))
+        raise Failure("; ".join(late), backups=rows)
     return {"changed": False, "backups": rows}
 
 
@@ -832,7 +969,7 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text, parents=[common])
         one.set_defaults(function=function)
-        one.add_argument("app", nargs="?", help="one app (default: all)")
+        one.add_argument("app", nargs="?", help="one app (default: all of them; so does the word all)")
         return one
 
     what = {"nargs": "?", "choices": ("database", "storage"), "help": "only this (default: both)"}
@@ -842,9 +979,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--at", metavar="TIME", help="the last backup at this time, such as 2026-01-31T04:00:00Z (default: the last)"
     )
+    one.add_argument("--snapshot", metavar="NAME", help="this one of the list; a safety copy too")
+    one.add_argument(
+        "--without-safety", action="store_true", help="do not keep what is there now: when it cannot be read any more"
+    )
     add("drill", drill, "restore everything into a scratch place and compare").add_argument("what", **what)  # type: ignore[arg-type]
     add("list", listing, "the backups there are")
     add("check", check, "read every byte of the repositories and compare checksums")
+    add("prune", prune, "forget what is older than the manifests want, and free its space").add_argument("what", **what)  # type: ignore[arg-type]
     add("age", age, "how old the backups are; fails when one is too old")
     return top
 
@@ -868,7 +1010,7 @@ def main() -> int:
         getattr(sys.modules.get("pergola_host"), "Failure", Failure),
     ) as error:
         if options.json:
-            print(json.dumps({"changed": False, "failed": True, "msg": str(error)}))
+            print(json.dumps({"changed": False, "failed": True, "msg": str(error), **getattr(error, "told", {})}))
         print(f"pergola-backup: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:

@@ -55,8 +55,7 @@ def test_what_is_promised_is_watched() -> None:
     alarms = by_name(watch({"database": {"enabled": True}}))
     assert set(alarms) == {
         "main-healthy", "response-time", "failed-requests", "certificate", "main-blue-cpu", "main-green-cpu", "main-memory",
-        "main-disk", "portal-errors", "wine-errors", "wine-prediction-latency", "wine-backup-database", "wine-backup-storage",
-        "wine-sessions", "database-storage",
+        "main-disk", "portal-errors", "wine-errors", "wine-prediction-latency", "wine-sessions", "database-storage",
     }  # fmt: skip
     limits = {name: (alarm["Threshold"], alarm["EvaluationPeriods"]) for name, alarm in alarms.items()}
     assert limits["main-healthy"] == (1, 1)
@@ -68,9 +67,19 @@ def test_what_is_promised_is_watched() -> None:
     assert limits["wine-prediction-latency"] == (2000, 3)
     assert limits["wine-errors"][0] == 5
     assert limits["certificate"][0] == 21
-    assert limits["wine-backup-database"][0] == pytest.approx(1 / 6)  # every five minutes
-    assert limits["wine-backup-storage"][0] == 48  # every day
     assert alarms["main-healthy"]["TreatMissingData"] == "breaching"
+
+
+def test_what_hosts_back_up_is_watched_and_nothing_that_aws_keeps() -> None:
+    """Of a database on a server and of a bucket nobody would send a metric."""
+    alarms = by_name(watch(ONE_HOST))
+    kept = {name: alarm for name, alarm in alarms.items() if "-backup-" in name}
+    assert set(kept) == {"wine-backup-database", "wine-backup-database-shrunk"}
+    assert kept["wine-backup-database"]["Threshold"] == pytest.approx(1 / 6, abs=1e-3)  # every five minutes
+    assert kept["wine-backup-database-shrunk"]["MetricName"] == "BackupShrunk"
+    for alarm in kept.values():
+        assert alarm["Dimensions"] == [{"Name": "App", "Value": "wine"}, {"Name": "What", "Value": "database"}]
+        assert alarm["AlarmActions"] == ["arn:aws:sns:us-east-1:123456789012:pergola-test-urgent"]
 
 
 def test_one_host_without_a_balancer_watches_itself() -> None:

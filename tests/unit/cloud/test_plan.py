@@ -80,6 +80,35 @@ def test_an_apps_own_backups_go_to_glacier_and_end_as_its_manifest_says() -> Non
     assert [rule["ID"] for rule in rows["backups"]["lifecycle"]] == ["keep"]
 
 
+def test_nothing_of_a_repository_goes_away_by_its_age_or_where_a_read_takes_hours() -> None:
+    """Its oldest files, such as its key, are needed for its newest snapshot."""
+    rows = {row["purpose"]: row for row in with_drawings(storage={"archive_days": 45})["storage"]["buckets"]}
+    (rule,) = rows["backups"]["lifecycle"]
+    assert rule["Transitions"] == [{"Days": 45, "StorageClass": "STANDARD_IA"}]
+    assert "Expiration" not in rule
+
+
+def test_hosts_that_back_up_have_one_password_and_only_they() -> None:
+    name = "pergola-test/backup/password"
+    built = with_drawings(database={"enabled": False})
+    release = built["fleet"]["fleets"][0]["release"]
+    assert release["secrets"][".backup"] == {"password": name}
+    assert release["variables"]["backup_password_file"] == "/etc/pergola/secrets/.backup/password"
+    assert release["variables"]["backup_bucket"] == "pergola-test-123456789012-backups"
+    assert name in {row["name"] for row in built["secrets"]["secrets"]}
+    assert f"secret:{name}" in str(sids(built)["Secrets"]["Resource"])
+    assert "/wine/*" in str(sids(built)["Backups"]["Resource"])
+    kept_by_aws = with_drawings(database={"enabled": True})
+    assert name not in str(kept_by_aws)
+    assert "Backups" not in sids(kept_by_aws)
+
+
+def sids(built: dict[str, Any]) -> dict[str, Any]:
+    """Return what the hosts may do, by name."""
+    (host,) = built["identity"]["hosts"]
+    return {row["Sid"]: row for row in host["policy"]["Statement"]}
+
+
 @pytest.mark.parametrize(
     ("apps", "settings", "expected"),
     [

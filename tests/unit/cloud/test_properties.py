@@ -61,7 +61,6 @@ def inventories(draw: st.DrawFn) -> dict[str, Any]:
         "fleets": fleets,
         "storage": {
             "archive_days": draw(st.integers(30, 3650)),
-            "backup_days": draw(st.integers(7, 3650)),
             **draw(st.sampled_from([{}, {"replica_region": "eu-west-1"}])),
         },
         "database": {"enabled": draw(st.booleans()), "two_zones": draw(st.booleans())},
