@@ -124,7 +124,7 @@ class Live(BaseModel):
 class BackupView(BaseModel):
     """The last backup of one thing of an app."""
 
-    what: Literal["database", "storage"] = Field(description="what is backed up")
+    what: str = Field(description="what is backed up: database or storage")
     hours: float | None = Field(description="hours since the last good one; null when there was none yet")
     limit_hours: float = Field(description="older than this is an alarm")
     in_order: bool
@@ -377,9 +377,15 @@ async def _operation(portal: Portal) -> Operation:
             )
             for row in kept[name]
         ]
-        shown = view.model_dump(include={"name", "title", "icon", "url", "state", "label", "release"})
-        uptime = {"uptime_day": day.get(name), "uptime_month": month.get(name)}
-        apps.append(AppOperation(**shown, **uptime, since=since[name], backups=rows))
+        apps.append(
+            AppOperation(
+                **view.model_dump(include={"name", "title", "icon", "url", "state", "label", "release"}),
+                uptime_day=day.get(name),
+                uptime_month=month.get(name),
+                since=since[name],
+                backups=rows,
+            )
+        )
     return Operation(
         at=now,
         environment=site.environment,
@@ -387,8 +393,9 @@ async def _operation(portal: Portal) -> Operation:
         state=_worst(views),
         alarms=[AlarmView(urgent=alarm.urgent, text=alarm.text) for alarm in alarms],
         apps=apps,
-        drill=drilled
-        and DrillView(
+        drill=None
+        if drilled is None
+        else DrillView(
             days=drilled.days,
             good=drilled.good,
             rto_seconds=drilled.slowest_seconds,

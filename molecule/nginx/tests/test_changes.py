@@ -19,7 +19,10 @@ def changes(output: str) -> int:
 
 
 # Where Debian 12 has another program of its own (certbot), or must be left as it was, a test is for both hosts.
-EVERY_DEBIAN = {"test_a_certificate_comes_from_an_acme_server_and_is_renewed", "test_the_way_back_leaves_nothing_behind"}
+EVERY_DEBIAN = {
+    "test_a_certificate_comes_from_an_acme_server_and_is_renewed",
+    "test_the_way_back_leaves_nothing_behind",
+}
 
 
 @pytest.fixture(autouse=True)
