@@ -7,35 +7,23 @@ help: ## Show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 .PHONY: up
-up: up-local ## The same as up-local
-
-.PHONY: down
-down: down-local ## The same as down-local
-
-.PHONY: status
-status: status-local ## The same as status-local
-
-.PHONY: logs
-logs: logs-local ## The same as logs-local
-
-.PHONY: rehearse
-rehearse: ## The whole cloud on this machine: an AWS account from the VPC to https://127.0.0.1:8443/
+up: ## The whole cloud on this machine: an AWS account from the VPC to two hosts behind https://127.0.0.1:8443/
 	@scripts/rehearse up
 
-.PHONY: rehearse-down
-rehearse-down: ## End the rehearsal; nothing of it is kept
+.PHONY: down
+down: ## End the rehearsal; nothing of it is kept
 	@scripts/rehearse down
 
-.PHONY: rehearse-status
-rehearse-status: ## What there is in the rehearsal: hosts, health, balancers, alarms
+.PHONY: status
+status: ## What there is in the rehearsal: hosts, health, balancers, alarms
 	@scripts/rehearse status
 
-.PHONY: rehearse-logs
-rehearse-logs: ## What its hosts said
+.PHONY: logs
+logs: ## What its hosts said
 	@scripts/rehearse logs
 
 .PHONY: up-local
-up-local: ## One host on this machine, serving the apps at https://127.0.0.1:8443/
+up-local: ## Instead, one host on this machine, without a cloud, at the same address
 	@scripts/up
 
 .PHONY: down-local
@@ -99,8 +87,12 @@ bench-rehearsal: venv ## Break hosts and a zone under load, and print how long h
 	@.venv/bin/python bench/self_healing.py
 
 .PHONY: bench-deploy
-bench-deploy: venv ## Deploys, bad releases and killed controllers under load, five times each (many hours; parts: see bench/deploys.py)
+bench-deploy: venv ## Deploys, bad releases and killed controllers under load, five times each (four hours; parts: see bench/deploys.py)
 	@.venv/bin/python bench/deploys.py
+
+.PHONY: gameday
+gameday: venv ## Break hosts, zone, database, disk, secrets and more under load in the rehearsal; print what became of it (an hour)
+	@.venv/bin/python bench/gameday.py
 
 .PHONY: docs
 docs: venv ## Write the pages that are made from schemas, inventories and prices

@@ -1,8 +1,10 @@
-"""AVA: proposals to XML, agreement of a project, and a multi-gigabyte upload, each with its time and memory.
+"""AVA: proposals to XML, agreement of a project, a multi-gigabyte upload, each with its time and memory; and 100 dashboards.
 
-    python bench/ava.py                       all three; proposals from ../shared/data/ava, or made up where there are none
+    python bench/ava.py                       all four; proposals from ../shared/data/ava, or made up where there are none
     python bench/ava.py xml agreement         some of them
     python bench/ava.py upload --gigabytes 5
+
+    python bench/ava.py sessions              100 dashboards at once, on a project of 100 clips
 
 Prints a table of processor time, with the wall's beside it. Fails when a bar is missed: 725 clips with 31,482 boxes into XML within 20 s
 and 300 MB, agreement of a project of 100 clips within 10 s, an upload through a real server whose memory grows by less than 64 MB.
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -31,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from app.ava import attributes, quality_service
 from app.ava.boxes import Box
 from app.ava.matching import match
+from bench import dashboards
+from tests.unit.ava.conftest import frame_zip
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -134,13 +139,9 @@ def children(process: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def upload(folder: Path, gigabytes: float) -> bool:
-    """A stream of zeros over loopback into a real server, in parts and in one request; half of the parts after a break."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    state = folder / "state"
-    environment = {
+def environment(state: Path) -> dict[str, str]:
+    """What the server and the worker are told."""
+    return {
         **os.environ,
         "PERGOLA_APP": "ava",
         "PERGOLA_STATE_DIR": str(state),
@@ -149,21 +150,36 @@ def upload(folder: Path, gigabytes: float) -> bool:
         "AVA_WORK_HERE": "false",
         "AVA_RATE_DEFAULT": "1000000",
     }
+
+
+@contextmanager
+def served(state: Path, *server: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """A real server on loopback (uvicorn unless told otherwise) and a client that is logged in."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ("--bind", f"127.0.0.1:{port}") if server else ("--port", str(port))
+    command = [sys.executable, *(server or ("-m", "uvicorn")), "app.ava.api:app", *where, "--log-level", "error"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(state))
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
+            wait_for(client)
+            token = client.post("/auth/api/login", json={"password": PASSWORD}).json()["session_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
+            yield process, client
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def upload(folder: Path, gigabytes: float) -> bool:
+    """A stream of zeros over loopback into a real server, in parts and in one request; half of the parts after a break."""
     size = int(gigabytes * 1024**3)
     if shutil.disk_usage(folder).free < size * 1.1 + 1024**3:
         print(f"not enough room in {folder} for {gigabytes:g} GiB")
         return False
-    server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "app.ava.api:app", "--port", str(port), "--log-level", "error"],
-        cwd=ROOT,
-        env=environment,
-    )
     good = True
-    try:
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600)
-        wait_for(client)
-        token = client.post("/auth/api/login", json={"password": PASSWORD}).json()["session_token"]
-        client.headers["Authorization"] = f"Bearer {token}"
+    with served(folder / "state") as (server, client):
         before = memory_of(server.pid)
         began = time.perf_counter()
         begun = client.post("/uploads", json={"filename": "large.zip", "size_bytes": size}).json()
@@ -192,10 +208,53 @@ def upload(folder: Path, gigabytes: float) -> bool:
         grown = memory_of(server.pid) - before
         print(f"  (one request of {answer.json()['size_bytes']:,} bytes, {gigabytes * 1024 / seconds:.0f} MiB/s)")
         good &= row(f"{gigabytes:g} GiB in one request: memory grows by", f"{grown:.0f} MB", "below 64 MB", grown < 64)
-    finally:
-        server.terminate()
-        server.wait(30)
     return good
+
+
+def sessions(folder: Path) -> bool:
+    """100 dashboards over a project of 100 clips, a fifth of them for two annotators."""
+    names = [f"a_clip_{number:03d}" for number in range(100)]
+    with served(folder / "state", "-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--workers", "2") as (
+        _,
+        client,
+    ):
+        for name in names:
+            archive = frame_zip(folder / f"{name}.zip", name, 3)
+            with archive.open("rb") as data:
+                client.post("/uploads/file", params={"filename": archive.name}, content=data).raise_for_status()
+        worker = subprocess.Popen([sys.executable, "-m", "app.ava.worker"], cwd=ROOT, env=environment(folder / "state"))
+        try:
+            deadline = time.monotonic() + 120
+            while client.get("/clips").json()["total"] < len(names):
+                if time.monotonic() > deadline:
+                    raise SystemExit("the worker has not unpacked the clips")
+                time.sleep(0.5)
+        finally:
+            worker.terminate()
+            worker.wait(30)
+        asked = {
+            "project_name": "street",
+            "annotators": ["ann", "bob", "eve"],
+            "overlap_percentage": 20,
+            "clips": names,
+        }
+        project = client.post("/projects", json=asked).raise_for_status().json()["project"]["id"]
+        tasks = f"/quality-control/projects/{project}/tasks"
+        pages = {
+            "task creation": ("/clips?page_size=500", "/uploads?limit=8"),
+            "progress": (
+                "/quality-control/projects",
+                f"/metrics/summary?project_id={project}",
+                f"{tasks}?only=error&page_size=50",
+            ),
+            "quality control": (
+                "/quality-control/projects",
+                f"{tasks}?only=overlap&page_size=5000",
+                f"{tasks}?page_size=50",
+            ),
+        }
+        headers = [{"Authorization": str(client.headers["Authorization"])}]
+        return dashboards.run(str(client.base_url), pages, headers, sessions=100, seconds=30)
 
 
 def zeros(size: int) -> Iterator[bytes]:
@@ -223,10 +282,10 @@ def wait_for(client: httpx.Client) -> None:
 def main() -> int:
     """Measure, print, compare with the bars."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["xml", "agreement", "upload", []], default=[])
+    parser.add_argument("what", nargs="*", choices=["xml", "agreement", "upload", "sessions", []], default=[])
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the upload")
     given = parser.parse_args()
-    chosen = given.what or ["xml", "agreement", "upload"]
+    chosen = given.what or ["xml", "agreement", "upload", "sessions"]
     print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
     kept = True
     with tempfile.TemporaryDirectory(prefix="ava-bench-", dir=os.environ.get("TMPDIR")) as name:
@@ -237,6 +296,8 @@ def main() -> int:
             kept &= agreement()
         if "upload" in chosen:
             kept &= upload(folder, given.gigabytes)
+        if "sessions" in chosen:
+            kept &= sessions(folder)
     return 0 if kept else 1
 
 

@@ -125,7 +125,7 @@ KINDS = (
     Kind("script raises", _appended('raise RuntimeError("a bad release")\n', "ui.py")),
     Kind("5 % of requests 500", _appended(ERRORS.format(share=0.05))),
     Kind("latency x10", _appended(LATENCY.format(seconds=0.5))),
-    Kind("memory leak past the limit", _appended(LEAK.format(wait=30, megabytes=16))),
+    Kind("memory leak past the limit", _appended(LEAK.format(wait=15, megabytes=64))),
     Kind("failing migration", _migration),
 )
 

@@ -1,12 +1,12 @@
 """What visitors notice of deploys, what becomes of bad releases, and how long it all takes, in a rehearsed environment of its own.
 
-    python bench/deploys.py                          everything, five times (many hours on a small machine)
+    python bench/deploys.py                          everything, five times (four hours on a small machine)
     python bench/deploys.py --repeat 1 --parts good,rollback
     python bench/deploys.py --no-bodies              killed and times only, in an account without containers: minutes
 
 Parts: good, rollback, dies (a new host dies in the middle), grows (the group scales out meanwhile), reboot (a host, without a deploy),
 restart (the plain way, for contrast), bad (ten kinds of bad release), killed (the controller, with -9, at twelve points), baked (a host
-from a baked image), times.
+from a baked image), times. Hosts boot from an image that is baked first; with --bare they begin as Debian's own.
 Seconds are real ones; health checks and draining run `--speed` times as fast as on AWS, boots do not. Ends with 1 when a bar is missed.
 """
 
@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -36,15 +36,17 @@ sys.path.insert(0, str(ROOT))
 from app.core import cloud, manifest  # noqa: E402 - the project's folder must be on the path first
 from app.core.cloud.site import COLOURS  # noqa: E402
 from bench import bad_releases  # noqa: E402
+from bench.bars import Bars  # noqa: E402
 from bench.environment import Environment, say  # noqa: E402
 from deploys import releases  # noqa: E402
 from deploys.engine import Engine  # noqa: E402
-from deploys.spec import Spec  # noqa: E402
+from deploys.spec import Fleet, Release, Spec  # noqa: E402
 from deploys.store import CURRENT, LEASE  # noqa: E402
 from prober.process import ProbeProcess  # noqa: E402
 from prober.report import table  # noqa: E402
 
 NAME, HTTPS, HTTP, PORT = "rehearsal-deploys", 29943, 29980, 29970
+VISIT = 90  # seconds of the cloud that a session lasts while a host reboots
 VISITED = ("good", "rollback", "dies", "grows", "reboot")
 PARTS = (*VISITED, "restart", "bad", "killed", "baked", "times")
 BODILESS = ("killed", "times")
@@ -55,20 +57,6 @@ SECOND_RUN_SECONDS = 120.0
 
 
 # ---------------------------------------------------------------- what is measured
-
-
-@dataclass
-class Bars:
-    """What must hold, and what was found."""
-
-    rows: list[list[object]] = field(default_factory=list)
-    missed: int = 0
-
-    def hold(self, what: str, found: float, limit: float, *, least: bool = False) -> None:
-        """Compare a number with its bar, the most that is allowed (or the least)."""
-        well = found >= limit if least else found <= limit
-        self.missed += not well
-        self.rows.append([what, f"{found:g}", f"{'>=' if least else '<='} {limit:g}", "held" if well else "MISSED"])
 
 
 @dataclass(frozen=True)
@@ -151,6 +139,7 @@ class Site:
         self.options, self.scratch = options, scratch
         self.environment = Environment(NAME, options.apps.split(","), options.speed, https=HTTPS, http=HTTP, port=PORT)
         self.built: list[dict[str, Any]] = []  # records of the good releases
+        self.bake_seconds = 0.0
         os.environ |= {key: self.environment.environment[key] for key in ("AWS_ENDPOINT_URL",)}
         os.environ |= {"AWS_ACCESS_KEY_ID": "rehearsal", "AWS_SECRET_ACCESS_KEY": "any-but-a-word-that-occurs"}
 
@@ -158,6 +147,21 @@ class Site:
         """Make it from nothing."""
         self.environment.run("scripts/rehearse", "down")
         say(f"an environment from nothing: {self.environment.up():.0f} s")
+
+    def stands(self) -> bool:
+        """Return whether an environment of this name is there and serves."""
+        try:
+            return bool(self.environment.healthy())
+        except SystemExit:
+            return False
+
+    def bake(self) -> None:
+        """Bake an image, and have every host that comes from now on boot it."""
+        began = time.monotonic()
+        self.play("bake", allow_dirty=True)
+        self.bake_seconds = time.monotonic() - began
+        say(f"an image: {self.bake_seconds:.0f} s")
+        self.environment.up()
 
     def plan(self) -> dict[str, Any]:
         """Return the plan's section of a deploy, with this bench's address and times."""
@@ -214,18 +218,32 @@ class Site:
             json.dumps(given),
         )
 
-    def live(self) -> tuple[str, list[str]]:
-        """Return the live colour of the first fleet and its hosts."""
+    def _first(self) -> tuple[Engine, Fleet, str]:
+        """Return something that can look, the first fleet, and its live colour."""
         engine = self.engine()
         fleet = engine.spec.fleets[0]
-        colour = engine.live(fleet)
+        return engine, fleet, engine.live(fleet)
+
+    def live(self) -> tuple[str, list[str]]:
+        """Return the live colour of the first fleet and its hosts."""
+        engine, fleet, colour = self._first()
         return colour, sorted(engine.cloud.hosts(fleet, colour))
 
+    def serving(self) -> list[str]:
+        """Return the healthy hosts of the live colour of the first fleet; those of the other one may be warm still."""
+        engine, fleet, colour = self._first()
+        return sorted(host for host, state in engine.cloud.hosts(fleet, colour).items() if state == "healthy")
+
+    def standing(self) -> tuple[str, Release | None]:
+        """Return the live colour of the first fleet and its release."""
+        engine, fleet, colour = self._first()
+        return colour, engine.cloud.release_of(fleet.groups[colour])
+
     @contextlib.contextmanager
-    def visitors(self) -> Iterator[dict[str, Any]]:
-        """Have visitors while something happens; what they saw is in the mapping afterwards."""
+    def visitors(self, *more: str) -> Iterator[dict[str, Any]]:
+        """Have visitors while something happens; what they saw is in the mapping afterwards. ``more`` are flags of the prober."""
         seen: dict[str, Any] = {}
-        flags = [f"--rate={self.options.rate}", f"--sessions={self.options.sessions}", "--rerun-seconds=1"]
+        flags = [f"--rate={self.options.rate}", f"--sessions={self.options.sessions}", "--rerun-seconds=1", *more]
         with ProbeProcess(self.environment.url, *flags) as probe:
             time.sleep(self.options.around)
             probe.mark("during")
@@ -305,6 +323,12 @@ def settled(site: Site) -> None:
         )
 
 
+def calm(site: Site) -> None:
+    """Wait until no alarm fires: what the last bad release logged is told for some minutes, and nothing is deployed into an alarm."""
+    engine = site.engine()
+    site.environment.until(lambda: not engine.cloud.firing(engine.spec.alarms), "the end of the last alarm", 600)
+
+
 def once_at(pattern: str, action: Callable[[], None]) -> Callable[[subprocess.Popen[str], str], None]:
     """Do something, in a thread of its own, when the first line comes that matches."""
     begun = threading.Event()
@@ -335,13 +359,15 @@ def scale_out(site: Site) -> None:
 
 
 def reboot(site: Site) -> float:
-    """Reboot a live host and wait until it serves again; return the seconds."""
-    victim = site.live()[1][0]
+    """Reboot a live host and wait until its group has another one in its place; return the seconds."""
+    before = site.serving()
+    victim = before[0]
+
+    def mended() -> bool:
+        return len(now := site.serving()) >= len(before) and victim not in now
+
     site.environment.client("ec2").reboot_instances(InstanceIds=[victim])
-    seconds = site.environment.until(
-        lambda: victim not in site.environment.healthy(), "the balancer noticing the reboot", 120
-    )
-    return seconds + site.environment.until(lambda: victim in site.environment.healthy(), "the rebooted host")
+    return site.environment.until(mended, "the rebooted host's successor")
 
 
 def rolling_restart(site: Site) -> float:
@@ -368,7 +394,8 @@ def visited(site: Site, part: str, number: int) -> tuple[dict[str, Any], float]:
         "dies": once_at(r"weight 10 .*watched", lambda: kill_a_new_host(site)),
         "grows": once_at(r"hosts healthy", lambda: scale_out(site)),
     }.get(part)
-    with site.visitors() as seen:
+    # EC2 gives a reboot four minutes, so whoever visits for longer is cut: these leave in time
+    with site.visitors(*([f"--visit-seconds={VISIT / site.options.speed}"] if part == "reboot" else [])) as seen:
         if part == "reboot":
             seconds = reboot(site)
         elif part == "restart":
@@ -393,11 +420,17 @@ def visits(site: Site, parts: Sequence[str], repeat: int, bars: Bars) -> list[li
                 settled(site)
                 command("deploy", site.describe(moved))
                 moved += 1
-            seen, took = visited(site, part, moved)
+            try:
+                seen, took = visited(site, part, moved)
+            except SystemExit as error:  # the others are measured all the same
+                say(str(error))
+                bars.hold(f"{part}, {run + 1} of {repeat}: {str(error)[:80]}", 1, 0)
+                continue
             moved += part in {"good", "dies", "grows"}
             moved -= part == "rollback"
             reports[part].append(seen)
             seconds[part].append(took)
+            say(f"  {took:.0f} s, {seen['sent']} requests, {seen['failed']} failed, {seen['sockets_cut']} sessions cut")
     judged = [row for part in parts if part in VISITED for row in reports[part]]
     if judged:
         bars.hold(
@@ -433,23 +466,26 @@ def highest_weight(outcome: Outcome) -> int:
 def bad(site: Site, repeat: int, bars: Bars) -> list[list[object]]:
     """Deploy every kind of bad release; return the rows of their table."""
     rows = []
-    for kind in bad_releases.KINDS:
+    for kind in (kind for kind in bad_releases.KINDS if kind.name in site.options.kinds):
         safe, failed, sent, weights, kept, reasons = list[float](), 0, 0, list[int](), 0, set[str]()
+        record: dict[str, Any] | None = None
         for run in range(repeat):
             say(f"bad: {kind.name}, {run + 1} of {repeat}")
             settled(site)
-            record, _ = site.release(kind.name, kind.change)
-            if kind.torn:
-                tear(site, record)
-            before = site.live()[0], site.engine().cloud.release_of(site.engine().spec.fleets[0].groups[site.live()[0]])
+            calm(site)
+            if record is None:  # the same release may be tried as often as one likes
+                record, _ = site.release(kind.name, kind.change)
+                if kind.torn:
+                    tear(site, record)
+            before = site.standing()
             with site.visitors() as seen:
                 done = command("deploy", site.describe_record(record))
-            after = site.live()[0], site.engine().cloud.release_of(site.engine().spec.fleets[0].groups[site.live()[0]])
-            kept += done.code == 1 and before == after and done.reason.startswith("taken back")
+            kept += done.code == 1 and site.standing() == before and done.reason.startswith("taken back")
             back = done.at(r" back ")
             safe.append(done.seconds - (back if back is not None else 0))
             weights.append(highest_weight(done))
             failed, sent = failed + seen["failed"], sent + seen["sent"]
+            say(f"  {done.seconds:.0f} s, {seen['failed']} of {seen['sent']} failed, code {done.code}: {done.reason}")
             reasons.add(re.sub(r"\b(i-[0-9a-f]+|\d+(\.\d+)?)\b", "…", done.reason)[:70])
         share = max(weights) / 100
         bars.hold(f"{kind.name}: taken back by itself", kept, repeat, least=True)
@@ -642,32 +678,25 @@ def with_bodies(site: Site, repeat: int, bars: Bars) -> list[list[object]]:
 
 
 def baked(site: Site, repeat: int, bars: Bars) -> list[list[object]]:
-    """Bake an image, bring the fleet to it, and launch hosts that swap one app's release in."""
-    began = time.monotonic()
-    site.play("bake", allow_dirty=True)
-    seconds = time.monotonic() - began
-    site.environment.up()
+    """Launch hosts of the baked image that swap one app's release in."""
     record, _ = site.release("baked")
     settled(site)
     if (done := command("deploy", site.describe_record(record))).code:
         raise SystemExit(f"bench: baked: {done.reason}")
     launches = []
-    scaling = site.environment.client("autoscaling")
     for run in range(repeat):
         say(f"baked: one more host, {run + 1} of {repeat}")
         colour, hosts = site.live()
         group = site.engine().spec.fleets[0].groups[colour]
-        scaling.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=len(hosts) + 1)
-        launches.append(
-            site.environment.until(lambda hosts=hosts: set(site.environment.healthy()) - set(hosts), "one more host")
-        )
-        scaling.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=len(hosts))
+        site.environment.resize(group, len(hosts) + 1)
+        launches.append(site.environment.until(lambda hosts=hosts: set(site.serving()) - set(hosts), "one more host"))
+        site.environment.resize(group, len(hosts))
         site.environment.until(lambda hosts=hosts: len(site.live()[1]) == len(hosts), "the end of the extra host")
     bars.hold(
         "launch to healthy from the baked image, median seconds", round(statistics.median(launches), 1), BAKED_SECONDS
     )
     return [
-        ["bake.yml", 1, f"{seconds:.1f}"],
+        ["bake.yml", 1, f"{site.bake_seconds:.1f}"],
         ["launch to healthy, baked image, release swapped", repeat, summary(launches)],
     ]
 
@@ -692,12 +721,24 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--bake", type=float, default=15, help="seconds for which a weight is watched (default %(default)s)"
     )
-    parser.add_argument("--ready", type=float, default=600, help="seconds for hosts to be ready (default %(default)s)")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the environment; use the one that an earlier run left"
+    )
+    names = ", ".join(kind.name for kind in bad_releases.KINDS)
+    parser.add_argument(
+        "--kinds", default="", help=f"of bad release, comma-separated (all of {names})".replace("%", "%%")
+    )
+    parser.add_argument("--bare", action="store_true", help="hosts boot Debian's image, not a baked one: minutes each")
+    parser.add_argument("--ready", type=float, help="seconds for hosts to be ready (default: 180, with --bare 600)")
     options = parser.parse_args(given)
-    possible = BODILESS if options.no_bodies else PARTS
+    options.ready = options.ready or (600 if options.bare else 180)
+    possible = BODILESS if options.no_bodies else [part for part in PARTS if part != "baked" or not options.bare]
     options.parts = options.parts.split(",") if options.parts else list(possible)
     if unknown := set(options.parts) - set(possible):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(possible)}")
+    options.kinds = options.kinds.split(",") if options.kinds else [kind.name for kind in bad_releases.KINDS]
+    if unknown := set(options.kinds) - {kind.name for kind in bad_releases.KINDS}:
+        parser.error(f"no such kind: {', '.join(sorted(unknown))}; there are {names}")
     if options.repeat < 1:
         parser.error("--repeat: at least 1")
     return options
@@ -719,7 +760,10 @@ def measure(options: argparse.Namespace, scratch: Path, bars: Bars) -> None:
     if not options.no_bodies:
         site = Site(options, scratch)
         try:
-            site.up()
+            if not (options.keep and site.stands()):
+                site.up()
+                if not options.bare:
+                    site.bake()
             chosen = [part for part in (*VISITED, "restart") if part in parts]
             headings = [
                 "what",
@@ -749,7 +793,8 @@ def measure(options: argparse.Namespace, scratch: Path, bars: Bars) -> None:
             if "baked" in parts:
                 show("From a baked image", TIMES, baked(site, options.repeat, bars))
         finally:
-            site.environment.run("scripts/rehearse", "down")
+            if not options.keep:
+                site.environment.run("scripts/rehearse", "down")
     if "times" in parts or options.no_bodies:
         with Account(scratch / "account") as account:
             if "killed" in parts and options.no_bodies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -19,6 +20,25 @@ ROOT = Path(__file__).resolve().parents[1]
 def say(text: str) -> None:
     """Print progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def for_host(name: str, https: int, http: int) -> Callable[..., str]:
+    """Return what runs the project's commands for one host of a bench's own (`make up-local`), and gives what they print.
+
+    The command ends the bench when it fails, with its last words.
+    """
+    environment = {
+        **os.environ, "PERGOLA_LOCAL_HOST": name, "PERGOLA_HTTPS_PORT": str(https), "PERGOLA_HTTP_PORT": str(http),
+    }  # fmt: skip
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = done.stdout[-3000:] + done.stderr[-2000:]
+            raise SystemExit(f"bench: {shlex.join(command)} ended with {done.returncode}\n{words}")
+        return done.stdout
+
+    return run
 
 
 class Environment:
@@ -65,9 +85,30 @@ class Environment:
         began = time.monotonic()
         while not ask():
             if time.monotonic() - began > seconds:
-                raise SystemExit(f"bench: {what} did not come within {seconds:.0f} s; see: make rehearse-logs")
+                raise SystemExit(f"bench: {what} did not come within {seconds:.0f} s; see: make logs")
             time.sleep(0.5)
         return time.monotonic() - began
+
+    def resize(self, group: str, hosts: int) -> None:
+        """Ask a scaling group for so many hosts, as its least too: without visitors its own policies would take a wish back at once."""
+        self.client("autoscaling").update_auto_scaling_group(
+            AutoScalingGroupName=group, MinSize=hosts, DesiredCapacity=hosts
+        )
+
+    def hurt(self, kind: str) -> tuple[float, float]:
+        """Kill or wedge a host, or lose a zone; return the seconds until the balancer noticed, and until as many were healthy."""
+        before = self.healthy()
+        zone = min(before.values())
+        victims = {host for host, where in before.items() if kind == "zone" and where == zone} or {min(before)}
+        began = time.monotonic()
+        self.run("scripts/rehearse", "fault", kind, zone if kind == "zone" else min(victims))
+        self.until(lambda: not victims & set(self.healthy()), f"detection of {kind}")
+        detected = time.monotonic() - began
+        self.until(lambda: len(self.healthy()) >= len(before), f"recovery from {kind}")
+        mended = time.monotonic() - began
+        if kind == "zone":
+            self.run("scripts/rehearse", "fault", "none")
+        return detected, mended
 
     def settings(self) -> dict[str, Any]:
         """Return the inventory's cloud settings."""

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import os
 import ssl
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,38 +17,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.environment import for_host, say  # noqa: E402 - the project's folder must be on the path first
 from prober import sessions  # noqa: E402 - the project's folder must be on the path first
 from prober.hosts import ContainerHost  # noqa: E402 - likewise
 from prober.report import percentile, table  # noqa: E402 - likewise
 
 
-def say(text: str) -> None:
-    """Print progress."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
 def up_from_nothing() -> list[list[object]]:
     """Time `make up-local` on a host that does not exist, and again; remove the host afterwards."""
-    environment = {
-        **os.environ,
-        "PERGOLA_LOCAL_HOST": "pergola-bench",
-        "PERGOLA_HTTPS_PORT": "28443",
-        "PERGOLA_HTTP_PORT": "28480",
-    }
+    run = for_host("pergola-bench", 28443, 28480)
 
-    def run(*command: str) -> float:
+    def timed(*command: str) -> float:
         began = time.monotonic()
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"bench: {' '.join(command)} failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        run(*command)
         return time.monotonic() - began
 
     run("scripts/local-host", "destroy")
     try:
         say("make up-local from nothing")
-        first = run("make", "up")
+        first = timed("make", "up-local")
         say("make up-local again")
-        again = run("make", "up")
+        again = timed("make", "up-local")
     finally:
         run("scripts/local-host", "destroy")
     return [
@@ -58,7 +46,7 @@ def up_from_nothing() -> list[list[object]]:
     ]
 
 
-def memory(host: ContainerHost) -> list[list[object]]:
+def memory(host: ContainerHost) -> list[tuple[str, int, int]]:
     """Return each service's memory in MiB: its processes' proportional share."""
     script = """
 for unit in $(systemctl list-units --plain --no-legend --state=running 'pergola-*.service' nginx.service | cut -d' ' -f1); do
@@ -73,7 +61,7 @@ for unit in $(systemctl list-units --plain --no-legend --state=running 'pergola-
 done
 """
     rows = [line.split() for line in host.sh(script).splitlines()]
-    return [[unit, int(processes), round(int(kib) / 1024)] for unit, kib, processes in rows]
+    return [(unit, int(processes), round(int(kib) / 1024)) for unit, kib, processes in rows]
 
 
 async def render(base: str, path: str, tls: ssl.SSLContext) -> float:
@@ -113,28 +101,35 @@ def main() -> int:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--from-nothing", action="store_true", help="also time `make up-local` on a host of its own")
+    parser.add_argument(
+        "--apps",
+        default="wine",
+        help="whose release is switched and screen rendered; the open screens are the first one's (default %(default)s)",
+    )
     parser.add_argument("--screens", type=int, default=50, help="screens open at once (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=30, help="how long they stay open (default %(default)s)")
     options = parser.parse_args()
     host = ContainerHost(os.environ.get("PERGOLA_LOCAL_HOST", "pergola-local"))
     port = int(os.environ.get("PERGOLA_HTTPS_PORT", "8443"))
-    base, path = f"https://127.0.0.1:{port}", "/wine/"
+    base, apps = f"https://127.0.0.1:{port}", options.apps.split(",")
+    path = f"/{apps[0]}/"
     tls = ssl.create_default_context(cadata=ssl.get_server_certificate(("127.0.0.1", port)))
 
     rows: list[list[object]] = up_from_nothing() if options.from_nothing else []
-    say("release switch")
-    began = time.monotonic()
-    live = host.app("wine")
-    answer = host.pergola("deploy", "wine", live["release"], "--again")
-    rows.append(["release switch: start, deep readiness, traffic moved", f"{answer['seconds']:.1f}"])
-    first = asyncio.run(render(base, path, tls))
-    rows.append(["screen, first render after a start", f"{first:.2f}"])
-    later = sorted(asyncio.run(render(base, path, tls)) for _ in range(5))
-    rows.append(["screen, render for the next visitors (median of 5)", f"{percentile(later, 50):.2f}"])
-    say(f"switched and rendered after {time.monotonic() - began:.0f} s")
+    for app in apps:
+        say(f"release switch: {app}")
+        began = time.monotonic()
+        live = host.app(app)
+        answer = host.pergola("deploy", app, live["release"], "--again")
+        rows.append([f"{app}: release switch: start, deep readiness, traffic moved", f"{answer['seconds']:.1f}"])
+        first = asyncio.run(render(base, f"/{app}/", tls))
+        rows.append([f"{app}: screen, first render after a start", f"{first:.2f}"])
+        later = sorted(asyncio.run(render(base, f"/{app}/", tls)) for _ in range(5))
+        rows.append([f"{app}: screen, render for the next visitors (median of 5)", f"{percentile(later, 50):.2f}"])
+        say(f"switched and rendered after {time.monotonic() - began:.0f} s")
     print(table(["seconds", "s"], rows))
 
-    host.wait_settled("wine", 120)
+    host.wait_settled(apps[0], 120)
     idle = memory(host)
     say(f"{options.screens} screens for {options.seconds:.0f} s")
     seen = asyncio.run(screens(base, path, tls, options.screens, options.seconds))

@@ -40,13 +40,14 @@ from app.judge import scorecard
 from app.judge.clone import Clone
 from app.judge.schemas import Rubric
 from app.judge.scorecard import Rules
+from bench import dashboards
 from tests.unit.judge.conftest import AGENTS, PASSWORD, RUBRIC, hackathon
 from tests.unit.judge.repositories import ADA, BO, SOURCE, START, Made, build, good
 from tests.unit.judge.test_data import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 V1 = "/api/v1"
-PAGE_BAR, JUDGE_BAR, AWAY_SECONDS = 2.0, 5.0, 30.0
+JUDGE_BAR, AWAY_SECONDS = 5.0, 30.0
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -227,40 +228,9 @@ def part_sessions(folder: Path, given: argparse.Namespace) -> bool:
             "intelligence": ("/hackathons", f"/hackathons/{hack_id}/intelligence"),
             "settings": ("/organizers/me", "/api-keys", "/usage/summary"),
         }
-        took: dict[str, list[float]] = {name: [] for name in pages}
-        codes: Counter[int] = Counter()
-        end = time.monotonic() + given.seconds
-        # each session is an organizer's browser with its own address and key: limits are for each organizer
-        keys = [organizer(base).headers["X-API-Key"] for _ in range(4)]
-
-        def session(number: int) -> None:
-            key = client.headers["X-API-Key"] if number % 5 else keys[number % 4]
-            chance = np.random.default_rng(number)
-            # plain HTTP on loopback: without `verify` a client reads no certificates, which would be most of the load
-            with httpx.Client(base_url=base, timeout=30, headers={"X-API-Key": key}, verify=False) as own:  # noqa: S501
-                time.sleep(float(chance.uniform(0, 4)))  # they are all open; each clicks when its reader has read
-                while time.monotonic() < end:
-                    name = list(pages)[int(chance.integers(len(pages)))]
-                    began = time.perf_counter()
-                    for path in pages[name]:
-                        codes[own.get(path).status_code] += 1
-                    took[name].append(time.perf_counter() - began)
-                    time.sleep(float(chance.uniform(2, 6)))
-
-        with ThreadPoolExecutor(given.sessions) as pool:
-            list(pool.map(session, range(given.sessions)))
-    worst = 0.0
-    print(f"{given.sessions} sessions, {given.seconds} s; answers {dict(sorted(codes.items()))}")
-    print(f"{'page, seconds':<18}{'count':>8}{'p50':>8}{'p95':>8}{'max':>8}")
-    for name, values in took.items():
-        worst = max(worst, float(np.percentile(values, 95)))
-        print(
-            f"{name:<18}{len(values):>8}"
-            + "".join(f"{one:>8.2f}" for one in (*np.percentile(values, (50, 95)), max(values)))
-        )
-    good_ = worst < PAGE_BAR and not any(code >= 500 for code in codes)
-    print(f"bar: p95 below {PAGE_BAR:g} s, no 5xx: {'kept' if good_ else 'MISSED'}")
-    return good_
+        # the colleagues of one organizer: what another asked for would be a quick 404
+        headers = [{"X-API-Key": client.headers["X-API-Key"]}]
+        return dashboards.run(base, pages, headers, sessions=given.sessions, seconds=given.seconds)
 
 
 def part_database(folder: Path, given: argparse.Namespace) -> bool:

@@ -30,22 +30,6 @@ GROUP = "pergola-rehearsal-main-blue"
 PARTS = ("kill", "wedge", "zone", "load", "baked")
 
 
-def fault(site: Environment, kind: str) -> tuple[float, float]:
-    """Break something; return after how many seconds it was detected and mended."""
-    before = site.healthy()
-    zone = min(before.values())
-    victims = [i for i, where in sorted(before.items()) if kind == "zone" and where == zone] or sorted(before)[:1]
-    began = time.monotonic()
-    site.run("scripts/rehearse", "fault", kind, zone if kind == "zone" else victims[0])
-    site.until(lambda: not set(victims) & set(site.healthy()), f"detection of {kind}")
-    detected = time.monotonic() - began
-    site.until(lambda: len(site.healthy()) >= len(before), f"recovery from {kind}")
-    mended = time.monotonic() - began
-    if kind == "zone":
-        site.run("scripts/rehearse", "fault", "none")
-    return detected, mended
-
-
 def load(site: Environment) -> tuple[float, float]:
     """Burn the processors until the group grows, then let it shrink; return the seconds of both."""
     before = len(site.healthy())
@@ -98,10 +82,10 @@ def bake(site: Environment) -> str:
 
 def launch(site: Environment) -> float:
     """Ask for one more host and return the seconds until it is healthy; the extra one goes again."""
-    scaling, before = site.client("autoscaling"), len(site.healthy())
-    scaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=before + 1)
+    before = len(site.healthy())
+    site.resize(GROUP, before + 1)
     seconds = site.until(lambda: len(site.healthy()) > before, "one more host")
-    scaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=before)
+    site.resize(GROUP, before)
     site.until(lambda: len(site.healthy()) == before, "the end of the extra host")
     return seconds
 
@@ -127,7 +111,7 @@ def main() -> int:
     try:
         say("an environment from nothing")
         site.run("scripts/rehearse", "down")
-        rows.append(["make rehearse: from nothing to a page", "-", f"{site.up():.0f}", "-", "-"])
+        rows.append(["make up: from nothing to a page", "-", f"{site.up():.0f}", "-", "-"])
         rows.append(["one more host, image with packages", "-", f"{launch(site):.0f}", "-", "-"])
         if "baked" in parts:
             settings = site.settings()
@@ -141,7 +125,7 @@ def main() -> int:
                 f"https://127.0.0.1:{HTTPS}", f"--rate={options.rate}", "--get=/health", "--post=", "--sessions=0"
             ) as probe:
                 time.sleep(3)
-                first, second = load(site) if part == "load" else fault(site, part)
+                first, second = load(site) if part == "load" else site.hurt(part)
                 time.sleep(3)
                 report = probe.stop()
             what = {

@@ -186,6 +186,10 @@ class Cloud:
         """Return the image that a group's hosts are launched from."""
         return str(self._launched_with(group).get("ImageId", ""))
 
+    def newest_image_of(self, group: str) -> str:
+        """Return the image that a group's next hosts will be launched from."""
+        return str(self.template(group, "$Latest")["LaunchTemplateData"].get("ImageId", ""))
+
     def hosts(self, fleet: Fleet, colour: str) -> dict[str, str]:
         """Return the state of each host of a colour: ``healthy`` when it is in service and the balancer says so, else what it is."""
         health = {

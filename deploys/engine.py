@@ -182,8 +182,12 @@ class Engine(Run):
         raise DeployError(f"{fleet.name} has had one release only; there is none to go back to")
 
     def _runs(self, fleet: Fleet, colour: str) -> bool:
-        """Return whether a colour's hosts run the wished release."""
-        return bool(self.cloud.hosts(fleet, colour)) and self.cloud.release_of(fleet.groups[colour]) == fleet.release
+        """Return whether a colour's hosts run the wished release; when asked for, from the newest image too."""
+        group = fleet.groups[colour]
+        stale = self.spec.options.get("newest_image") and self.cloud.image_of(group) != self.cloud.newest_image_of(
+            group
+        )
+        return not stale and bool(self.cloud.hosts(fleet, colour)) and self.cloud.release_of(group) == fleet.release
 
     def _warm(self, move: Move) -> bool:
         """Return whether the new colour could take all visitors now, with the wished release."""
@@ -368,9 +372,12 @@ class Engine(Run):
                     told = sessions
             for move in moves:
                 healthy, there = self._count(move)
-                if 2 * healthy < max(1, there):
+                needed = max(1, there)
+                if 2 * healthy < needed:  # one that died and its successor are not two more
+                    needed = max(1, min(there, self._wanted(move)))
+                if 2 * healthy < needed:
                     raise DeployError(
-                        f"at weight {weight}: {move.fleet.name}: only {healthy} of {there} new hosts are healthy"
+                        f"at weight {weight}: {move.fleet.name}: only {healthy} of {needed} new hosts are healthy"
                     )
             left = self.spec.bake_seconds - (time.monotonic() - began)
             if left <= 0:

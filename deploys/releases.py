@@ -100,12 +100,18 @@ def listed(store: Store) -> list[dict[str, Any]]:
 
 
 def find(store: Store, wish: str) -> dict[str, Any]:
-    """Return the record with an id, a version, or the beginning of either.
+    """Return the record with an id, a version, or the beginning of either; ``live`` is what was deployed last.
 
     Raises:
-        DeployError: None, or more than one, begins like that.
+        DeployError: None, or more than one, begins like that; or nothing was deployed yet.
     """
     known = listed(store)
+    if wish == "live":
+        last: dict[str, Any] = next((row for row in store.past() if row["ended"] == "live"), {"fleets": {}})
+        for fleet in last["fleets"].values():
+            if record := of_site(known, fleet["new"]["key"]):
+                return dict(record)
+        raise DeployError("no release was deployed yet, so none is live; name one: -e release=<id>")
     found = [row for row in known if row["id"].startswith(wish) or row["version"].startswith(wish)]
     if len(found) != 1:
         names = (

@@ -54,11 +54,13 @@ def hosts() -> list[Any]:
 def play() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return a function that runs a playbook of the scenario on all hosts, side by side, with other variables."""
 
-    def run(playbook: str = "converge.yml", **variables: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        playbook: str = "converge.yml", *, flags: tuple[str, ...] = (), **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
         path = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"], playbook)
         inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         return subprocess.run(
-            ["ansible-playbook", "--inventory", inventory, "--extra-vars", json.dumps(variables), str(path)],
+            ["ansible-playbook", *flags, "--inventory", inventory, "--extra-vars", json.dumps(variables), str(path)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import ssl
 import sys
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import websockets
 
 from prober import sessions
 from prober.report import Phase, Report, Sample, table
@@ -40,6 +42,23 @@ class Request:
         return f"{self.method} {'new' if self.fresh else 'keep-alive'}"
 
 
+@dataclass(frozen=True)
+class Visits:
+    """Live Streamlit sessions that are held side by side.
+
+    Attributes:
+        path: The page, for example ``/wine/``.
+        live: How many at a time.
+        rerun_seconds: Pause between two runs of the page.
+        seconds: How long one lasts before another visitor comes; for ever by default.
+    """
+
+    path: str
+    live: int
+    rerun_seconds: float
+    seconds: float = math.inf
+
+
 class Prober:
     """Sends requests at a rate and holds sessions until it is told to stop."""
 
@@ -49,16 +68,13 @@ class Prober:
         requests: Sequence[Request],
         *,
         rate: float,
-        ui_path: str,
-        live: int,
-        rerun_seconds: float,
+        visits: Visits,
         tls: ssl.SSLContext | None,
         timeout: float,
     ) -> None:
         self._follow = False
         self._base, self._requests, self._rate = base.rstrip("/"), requests, rate
-        self._ui_path, self._live, self._rerun_seconds = ui_path, live, rerun_seconds
-        self._tls, self._timeout = tls, timeout
+        self._visits, self._tls, self._timeout = visits, tls, timeout
         self._began = time.monotonic()
         self._stop = asyncio.Event()
         self.report = Report()
@@ -96,7 +112,7 @@ class Prober:
             ) as fresh,
             asyncio.TaskGroup() as group,
         ):
-            for _ in range(self._live):
+            for _ in range(self._visits.live):
                 group.create_task(self._hold_session())
             group.create_task(self._tell() if self._follow else self._progress())
             await self._send_all(group, kept, fresh)
@@ -135,15 +151,17 @@ class Prober:
 
     async def _hold_session(self) -> None:
         try:
-            session = await sessions.connect(self._base, self._ui_path, self._tls)
-            self.report.sockets_opened += 1
             while not self._stop.is_set():
-                await session.rerun()
-                self.report.reruns += 1
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), self._rerun_seconds)
-            await session.socket.close()
-        except (sessions.SessionCutError, OSError, httpx.HTTPError) as error:
+                session = await sessions.connect(self._base, self._visits.path, self._tls)
+                self.report.sockets_opened += 1
+                until = time.monotonic() + self._visits.seconds
+                while not self._stop.is_set() and time.monotonic() < until:
+                    await session.rerun()
+                    self.report.reruns += 1
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stop.wait(), self._visits.rerun_seconds)
+                await session.socket.close()
+        except (sessions.SessionCutError, websockets.WebSocketException, OSError, httpx.HTTPError) as error:
             self.report.cut(time.monotonic() - self._began, str(error))
 
     async def _tell(self) -> None:
@@ -185,6 +203,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rerun-seconds", type=float, default=1.0, help="pause between two runs of a page (default %(default)s)"
     )
+    parser.add_argument(
+        "--visit-seconds",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="a session ends after so long and another visitor comes (default: never)",
+    )
     parser.add_argument("--timeout", type=float, default=30, help="seconds a request may take (default %(default)s)")
     parser.add_argument(
         "--follow", action="store_true", help="print what the current phase sees, a JSON line every half second"
@@ -212,9 +237,7 @@ async def probe(options: argparse.Namespace) -> Report:
         options.base,
         requests,
         rate=options.rate,
-        ui_path=options.ui,
-        live=options.sessions,
-        rerun_seconds=options.rerun_seconds,
+        visits=Visits(options.ui, options.sessions, options.rerun_seconds, options.visit_seconds),
         tls=tls,
         timeout=options.timeout,
     )

@@ -118,8 +118,11 @@ def clean(settings: Settings) -> None:
             path.unlink(missing_ok=True)
 
 
-def down(settings: Settings) -> None:
-    """End the cloud and remove what it made."""
+def down(settings: Settings | None) -> None:
+    """End the cloud and remove what it made; where there is none, there is nothing to do."""
+    if settings is None:
+        print("no cloud runs: nothing to remove")
+        return
     pid_file = settings.directory / "pid"
     pid = int(pid_file.read_text()) if pid_file.exists() else 0
     if pid and owned(pid):
@@ -182,7 +185,7 @@ def main() -> int:
 
             Cloud(known or wanted(arguments)).run()
         elif arguments.command == "down":
-            down(require(known))
+            down(known)
         elif arguments.command == "fault":
             answer = ask(require(known), "fault", {"kind": arguments.kind, "what": arguments.what})
             print(json.dumps(require(answer)))

@@ -15,7 +15,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rehearsal.containers import ask_socket, create, docker, image, inside, process, remove
+from rehearsal.containers import ask_socket, create, docker, image, inside, process, remove, run
 from rehearsal.network import Networks
 from rehearsal.world import Health, RehearsalError, World
 
@@ -33,6 +33,7 @@ defaults
   timeout client {idle}s
   timeout server {idle}s
   timeout http-keep-alive {idle}s
+  option idle-close-on-response
   option redispatch
   retries 2
   default-server init-addr none
@@ -93,6 +94,7 @@ class Balancers:
             self.world.addresses.pop(gone, None)
         for plan in plans:
             self._apply(*plan)
+        self._drain()
         with self.world.lock:  # a target is called healthy when requests reach it
             groups = self.world.backend("elbv2").target_groups
             self.world.health.update(
@@ -166,6 +168,30 @@ class Balancers:
                     self.world.say(f"{check.target} is {after.state} in {group.name} {words}")
             elif before == "unused":
                 self.world.health.pop(key, None)
+
+    def _drain(self) -> None:
+        """Count the connections that are open to targets which were deregistered; close them when the delay is over."""
+        world, leaving, now = self.world, [], time.monotonic()
+        with world.lock:
+            elb, ec2 = world.backend("elbv2"), world.backend("ec2")
+            kept = {target for group in elb.target_groups.values() for target in group.targets}
+            over = {key for key, until in world.draining.items() if until < now}
+            for group, target in world.draining:
+                instance = ec2.get_instance_by_id(target)
+                if instance is not None and instance.state == "running":
+                    pids = [world.processes[b] for b in serving(elb, group) if b in world.processes]
+                    leaving.append(((group, target), instance.private_ip, pids))
+            for key in over:
+                del world.draining[key]
+        found = {}
+        for key, address, pids in leaving:
+            close = key in over and key[1] not in kept  # what serves in another group keeps its connections
+            count = sum(connections(pid, address, close=close) for pid in pids)
+            if key not in over:
+                found[key] = count
+            elif close and count:
+                world.say(f"{key[1]}: the deregistration delay is over, {count} connections are closed")
+        world.open = found
 
     # ------------------------------------------------------------------ configuration
     def _plan(self, number: int, balancer: Any) -> tuple[str, int, str, str, str, dict[str, str]]:
@@ -342,6 +368,12 @@ def short(arn: str) -> str:
     """Return a name for HAProxy and Docker of a target group or load balancer."""
     name, identity = arn.split("/")[-2:]
     return f"{name}-{identity[:8]}"
+
+
+def connections(balancer: int, address: str, *, close: bool) -> int:
+    """Return how many connections a balancer's network has to an address, which may be closed on the way."""
+    with inside(balancer):
+        return len(run("ss", "-Htn", *(["-K"] if close else []), "state", "established", "dst", address).splitlines())
 
 
 def serving(elb: Any, group: str) -> list[str]:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -43,9 +43,11 @@ def ready() -> None:
         raise RehearsalError(
             "instances need Linux and root (network namespaces). Run it with sudo, or with --no-bodies."
         )
-    missing = [program for program in ("docker", "iptables", "nsenter") if shutil.which(program) is None]
+    missing = [program for program in ("docker", "iptables", "nsenter", "ss") if shutil.which(program) is None]
     if missing:
-        raise RehearsalError(f"not installed: {', '.join(missing)}. Debian: apt install docker.io iptables util-linux")
+        raise RehearsalError(
+            f"not installed: {', '.join(missing)}. Debian: apt install docker.io iptables iproute2 util-linux"
+        )
     try:
         docker("version", "--format", "{{.Server.Version}}")
     except (OSError, RehearsalError) as error:
@@ -61,6 +63,26 @@ def containers(name: str) -> dict[str, str]:
 def process(container: str) -> int:
     """Return the process id of a running container's first process, or 0."""
     return int(docker("inspect", "-f", "{{.State.Pid}}", container, check=False) or 0)
+
+
+def taken(container: str, path: str) -> bytes:
+    """Return a file or folder of a container, also of a stopped one, as a tar archive with owners and modes."""
+    line = ["docker", "cp", "--archive", f"{container}:{path}", "-"]
+    done = subprocess.run(line, capture_output=True, check=False, timeout=120)
+    if done.returncode:
+        raise RehearsalError(f"{' '.join(line)}: {done.stderr.decode(errors='replace').strip()[-600:]}")
+    return done.stdout
+
+
+def console(container: str) -> str:
+    """Return the end of what a machine said on its console while it configured itself, at most 64 KiB; also of a stopped one."""
+    try:
+        packed = taken(container, "/var/log/cloud-init-output.log")
+    except RehearsalError:
+        return ""
+    with tarfile.open(fileobj=BytesIO(packed)) as tar:
+        said = tar.extractfile(tar.next() or "")
+        return said.read()[-65536:].decode(errors="replace") if said else ""
 
 
 def remove(*names: str) -> None:
@@ -102,12 +124,22 @@ def shield(name: str, bridge: str, chain: str = "DOCKER-USER") -> None:
     run("iptables", "-w", "-I", chain, *rule)
 
 
-def create(name: str, label: str, image: str, command: list[str], options: list[str], files: Mapping[str, str]) -> None:
-    """Create a container, put files into it, and start it."""
+def create(
+    name: str,
+    label: str,
+    image: str,
+    command: list[str],
+    options: list[str],
+    files: Mapping[str, str],
+    copied: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Create a container, put files into it, and start it; ``copied`` names other containers, and a path of each that it has too."""
     docker("create", "--name", name, f"--label={LABEL}={label}", *options, image, *command)
     try:
         if files:
             docker("cp", "-", f"{name}:/", text=archive(files))
+        for source, path in copied:
+            docker("cp", "--archive", "-", f"{name}:{Path(path).parent}", text=taken(source, path))
         docker("start", name)
     except RehearsalError:
         remove(name)

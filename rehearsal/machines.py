@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from rehearsal.containers import LABEL, SYSTEMD, cpu_seconds, create, docker, process, remove
+from rehearsal.containers import LABEL, SYSTEMD, console, cpu_seconds, create, docker, process, remove
 from rehearsal.network import TO_METADATA, Networks
-from rehearsal.world import RehearsalError, World
+from rehearsal.world import HISTORY, RehearsalError, World
 
+UNKNOWN = 1024  # MiB of a type that moto does not know
+PATIENCE = 240  # seconds in which an instance that reboots has to end; then its power is taken away
 INIT = ["sh", "-c", f"{TO_METADATA} && mount --make-rshared / && exec /sbin/init"]
 UNIT = """[Unit]
 Description=Run the user data of this instance once (the rehearsal's cloud-init)
@@ -34,6 +36,7 @@ class Wanted(NamedTuple):
     vpc: str
     cidr: str
     image: str
+    memory: int  # MiB, its type's
 
 
 class Machines:
@@ -42,6 +45,7 @@ class Machines:
     def __init__(self, world: World, networks: Networks) -> None:
         self.world, self.networks = world, networks
         self.cpu: dict[str, tuple[float, float]] = {}
+        self.going: dict[str, float] = {}  # instances that reboot, and until when they may take for their end
         self.pool = ThreadPoolExecutor(2, "launch")
         self.baked: set[str] = set()  # AMIs that are images here
         self.prefix = f"{world.settings.name}-i-"
@@ -54,6 +58,10 @@ class Machines:
         have = {n.removeprefix(f"{self.world.settings.name}-"): (s, i) for n, s, i in map(str.split, listed.splitlines())
                 if n.startswith(self.prefix)}  # fmt: skip
         gone = [f"{self.world.settings.name}-{i}" for i in have if i not in wanted]
+        for name in gone:
+            self.world.consoles[name.removeprefix(f"{self.world.settings.name}-")] = console(name)
+            for oldest in list(self.world.consoles)[:-HISTORY]:
+                del self.world.consoles[oldest]
         remove(*gone)
         errors = list(self.pool.map(self._change, [(w, have.get(w.id)) for w in wanted.values()]))
         for name in gone:
@@ -64,6 +72,8 @@ class Machines:
             raise error
 
     def _wanted(self) -> dict[str, Wanted]:
+        from moto.ec2.models.instance_types import INSTANCE_TYPES as types  # noqa: N811, PLC0415  moto takes a second to import
+
         settings = self.world.settings
         with self.world.lock:
             ec2, found = self.world.backend("ec2"), {}
@@ -72,7 +82,9 @@ class Machines:
                 if i.state != "terminated" and i.vpc_id:
                     known = settings.images.get(i.image_id, settings.image)
                     image = f"{settings.name}/ami:{i.image_id}" if i.image_id in baked else known
-                    found[i.id] = Wanted(i.id, i.state, i.private_ip, i.vpc_id, ec2.get_vpc(i.vpc_id).cidr_block, image)
+                    memory = types[i.instance_type]["MemoryInfo"]["SizeInMiB"] if i.instance_type in types else UNKNOWN
+                    cidr = ec2.get_vpc(i.vpc_id).cidr_block
+                    found[i.id] = Wanted(i.id, i.state, i.private_ip, i.vpc_id, cidr, image, memory)
             return found
 
     def _change(self, both: tuple[Wanted, tuple[str, str] | None]) -> Exception | None:
@@ -83,16 +95,21 @@ class Machines:
                 self._launch(container, want)
             elif want.id in self.world.rebooting:
                 self.world.rebooting.discard(want.id)
-                if have is not None and have[0] == "running":
-                    docker("restart", "--time", "60", container, timeout=180)
-                    self._came(container, want.id)  # in a network namespace of its own again
+                if have is not None and have[0] == "running" and want.id not in self.going:
+                    self.going[want.id] = time.monotonic() + self.world.real(PATIENCE)
+                    docker("kill", "--signal", "INT", container)  # systemd's Ctrl-Alt-Del
             elif want.state == "running" and have is not None and have[0] in {"running", "paused"}:
+                if time.monotonic() > self.going.get(want.id, float("inf")):
+                    self.world.say(f"{want.id} did not end within {PATIENCE} s: it is reset")
+                    self.going[want.id] = float("inf")
+                    docker("kill", container)
                 self._measure(want.id, have[1])
-            elif want.state == "running" and want.id in self.world.booted:
+            elif want.state == "running" and want.id in self.world.booted and want.id not in self.going:
                 self._died(want.id)
             elif want.state == "running":
                 docker("start", container)
-                self._came(container, want.id)
+                self.going.pop(want.id, None)
+                self._came(container, want.id)  # in a network namespace of its own
             elif want.state == "stopped" and have is not None and have[0] == "running":
                 docker("stop", "--time", "30", container)
                 self._forget(want.id)
@@ -102,13 +119,15 @@ class Machines:
 
     def _launch(self, container: str, want: Wanted) -> None:
         settings = self.world.settings
-        options = [*SYSTEMD, *self.networks.ensure(want.vpc, want.cidr), f"--ip={want.address}", f"--memory={settings.memory}",
+        options = [*SYSTEMD, *self.networks.ensure(want.vpc, want.cidr), f"--ip={want.address}", f"--memory={want.memory}m",
                    f"--cpus={settings.cpus}", f"--hostname=ip-{want.address.replace('.', '-')}"]  # fmt: skip
         # AWS's clients on the machine find the API as everything else there does: by its environment
         where = f"AWS_ENDPOINT_URL=http://{self.networks.made[want.vpc]}:{settings.port}"
+        known = f"{where} AWS_REGION={settings.region} REHEARSAL_SPEED={settings.speed:g}"
+        known += f" S3_BROWSER_ENDPOINT={settings.endpoint}"  # whoever visits is outside the VPC
         files = {
             "/etc/environment": f"{where}\nAWS_REGION={settings.region}\n",
-            "/etc/systemd/system.conf.d/rehearsal.conf": f"[Manager]\nDefaultEnvironment={where} AWS_REGION={settings.region}\n",
+            "/etc/systemd/system.conf.d/rehearsal.conf": f"[Manager]\nDefaultEnvironment={known}\n",
             "/etc/systemd/system/rehearsal-user-data.service": UNIT,
             "/etc/systemd/system/multi-user.target.wants/rehearsal-user-data.service": "->../rehearsal-user-data.service",
             "/usr/local/lib/rehearsal/first_boot.py": (Path(__file__).parent / "first_boot.py").read_text(),
@@ -122,7 +141,7 @@ class Machines:
         self.world.say(f"{instance} boots")
 
     def _forget(self, instance: str) -> None:
-        for table in (self.world.booted, self.world.processes, self.world.metrics, self.cpu):
+        for table in (self.world.booted, self.world.processes, self.world.metrics, self.cpu, self.going):
             table.pop(instance, None)
 
     def _died(self, instance: str) -> None:

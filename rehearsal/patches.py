@@ -19,6 +19,7 @@ import moto.cloudwatch.models as cloudwatch
 import moto.ec2.models.launch_templates as templates
 import moto.ec2.models.tags as ec2_tags
 import moto.elbv2.models as elb
+import moto.logs.models as log_models
 import moto.rds.models as rds
 import moto.s3.models as s3
 import moto.sns.models as sns
@@ -30,10 +31,14 @@ from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.instances import InstanceBackend
+from moto.ec2.responses.general import General
 from moto.iam.access_control import IAMPolicy, PermissionResult
-from moto.rds.exceptions import DBParameterGroupNotFoundError
+from moto.logs.responses import LogsResponse
+from moto.rds.exceptions import DBParameterGroupNotFoundError, RDSClientError
 from moto.wafv2.responses import WAFV2Response
 
+from rehearsal.containers import console
+from rehearsal.watch import from_logs
 from rehearsal.world import DRAINING, Wait, World
 
 Function = Callable[..., Any]
@@ -64,7 +69,21 @@ def instead(owner: Any, name: str) -> Callable[[Function], Function]:
 
 def apply(world: World) -> None:
     """Patch moto in this process: once, as moto's classes are global."""
-    for part in (balancing, groups, instances, versions, waiting, refreshing, compute, databases, others, money):
+    for part in (
+        balancing,
+        groups,
+        instances,
+        versions,
+        waiting,
+        refreshing,
+        compute,
+        databases,
+        database_restores,
+        others,
+        logging,
+        queries,
+        money,
+    ):
         part(world)
 
 
@@ -155,7 +174,7 @@ def groups(_: World) -> None:
 
 
 def instances(world: World) -> None:
-    """Scaling groups: what becomes of their instances."""
+    """Instances: what becomes of those in scaling groups, and what they said."""
 
     @instead(scaling.AutoScalingBackend, "delete_auto_scaling_group")  # with all that lives in the group
     def delete(self: Any, group_name: str) -> None:
@@ -185,6 +204,14 @@ def instances(world: World) -> None:
             group.set_desired_capacity(original - 1)
         states[0].lifecycle_state = "Terminating"
         return scaling.TerminateInstanceActivity(states[0].instance, original)
+
+    @instead(General, "get_console_output")  # moto has the lines of some machine of 2006
+    def get_console_output(self: Any) -> ActionResult:
+        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+        gone = world.consoles.get(instance.id)
+        said = console(f"{world.settings.name}-{instance.id}") if gone is None and world.settings.bodies else gone or ""
+        output = Base64EncodedString.from_raw_string(said)
+        return ActionResult({"InstanceId": instance.id, "Timestamp": datetime.now(UTC), "Output": output})
 
     @instead(scaling.AutoScalingBackend, "notify_terminate_instances")  # the loop launches the replacement
     def forget(self: Any, instance_ids: list[str]) -> None:
@@ -366,6 +393,42 @@ def databases(world: World) -> None:
     around(rds.RDSBackend, "modify_db_instance")(flagged)
 
 
+def database_restores(world: World) -> None:
+    """RDS: a database that begins as another was at a moment, and databases that get another name."""
+
+    @around(rds.RDSBackend, "restore_db_instance_to_point_in_time")  # moto looks at neither its time nor its place
+    def restored(original: Function, self: Any, source: str, name: str, given: dict[str, Any]) -> Any:
+        said, latest = given.get("RestoreTime"), self.describe_db_instances(source)[0].latest_restorable_time
+        at = said if isinstance(said, datetime) or not said else datetime.fromisoformat(str(said))
+        at = at.replace(tzinfo=at.tzinfo or UTC) if at else None
+        if at and at > latest.replace(tzinfo=UTC):
+            raise RDSClientError(
+                "InvalidParameterValue",
+                f"The specified instance cannot be restored to a time later than {latest:%FT%TZ}.",
+            )
+        place = {"db_subnet_group_name": "DBSubnetGroupName", "db_parameter_group_name": "DBParameterGroupName",
+                 "vpc_security_group_ids": "VpcSecurityGroupIds", "tags": "Tags"}  # fmt: skip
+        made = original(self, source, name, {key: given.get(word) for key, word in place.items()})
+        world.restored[name] = source, at.isoformat() if at else ""
+        return made
+
+    @around(rds.RDSBackend, "modify_db_instance")
+    def modified(original: Function, self: Any, name: str, given: dict[str, Any]) -> Any:
+        now = given.get("new_db_instance_identifier") or name
+        if now != name and now in self.databases:
+            raise rds.DBInstanceAlreadyExists
+        database = original(self, name, given)
+        if now != name:
+            world.renamed.append((name, now))
+            if world.settings.bodies:
+                database.status = "renaming"
+            if name in world.addresses:
+                world.addresses[now] = world.addresses.pop(name)
+            if name in world.restored:
+                world.restored[now] = world.restored.pop(name)
+        return database
+
+
 def others(world: World) -> None:
     """CloudWatch, CloudTrail, SNS, ACM and WAF."""
     moto_settings.ACM_VALIDATION_WAIT = world.real(60)  # a request is granted after a minute of the cloud
@@ -410,6 +473,38 @@ def others(world: World) -> None:
     def resources(self: Any) -> tuple[int, dict[str, str], str]:
         acl = self.wafv2_backend.wacls.get(self._get_param("WebACLArn"))
         return 200, {}, json.dumps({"ResourceArns": list(acl.associated_resources) if acl else []})
+
+
+def logging(world: World) -> None:
+    """Logs: events make metrics."""
+
+    @around(log_models.LogStream, "put_log_events")  # moto keeps metric filters and does not apply them
+    def put_log_events(original: Function, self: Any, events: list[dict[str, Any]]) -> Any:
+        filters = world.backend("logs").filters.get_matching_filters(log_group_name=self.log_group.name)
+        for namespace, datum in (made for event in events for made in from_logs(filters, event["message"])):
+            world.backend("cloudwatch").put_metric_data(namespace, [datum])
+        return original(self, events)
+
+
+def queries(_: World) -> None:
+    """Logs: queries are saved, which moto lacks."""
+    saved: dict[str, dict[str, Any]] = {}
+
+    @instead(LogsResponse, "put_query_definition")
+    def put_query(self: Any) -> str:
+        identity = self._get_param("queryDefinitionId") or str(uuid.uuid4())
+        saved[identity] = {"queryDefinitionId": identity, "lastModified": int(time.time() * 1000),
+                             **{key: self._get_param(key) for key in ("name", "queryString", "logGroupNames")}}  # fmt: skip
+        return json.dumps({"queryDefinitionId": identity})
+
+    @instead(LogsResponse, "describe_query_definitions")
+    def describe_queries(self: Any) -> str:
+        prefix = self._get_param("queryDefinitionNamePrefix") or ""
+        return json.dumps({"queryDefinitions": [q for q in saved.values() if q["name"].startswith(prefix)]})
+
+    @instead(LogsResponse, "delete_query_definition")
+    def delete_query(self: Any) -> str:
+        return json.dumps({"success": saved.pop(self._get_param("queryDefinitionId"), None) is not None})
 
 
 def money(_: World) -> None:

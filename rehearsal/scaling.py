@@ -137,8 +137,10 @@ class Scaling:
     def _bury(self, group: Any, state: Any) -> None:
         instance = state.instance
         now = time.monotonic()
-        drains = [until for (_, target), until in self.world.draining.items() if target == instance.id and until > now]
-        if drains and instance.state == "running" and self._running(instance.id):
+        draining, open_ = self.world.draining.items(), self.world.open
+        # what nobody has looked at yet counts as open
+        drains = [key for key, until in draining if key[1] == instance.id and until > now and open_.get(key, 1)]
+        if self.world.settings.bodies and drains and instance.state == "running" and self._running(instance.id):
             return
         group.instance_states = [s for s in group.instance_states if s is not state]
         if instance.state != "terminated":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import random
@@ -19,6 +20,7 @@ from rehearsal.world import DOOR, World
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+SKEW = 900  # seconds by which the clock of who signs may be wrong, as on AWS
 # keys that name a thing; a number or `member` after them counts the entries of a list
 NAMING = re.compile(r"(?:name|id|identifier|arn)(?:s|list)?(?:\.member|\.\w*name|\.\w*id)?(?:\.\d+)?$", re.IGNORECASE)
 FAULTS = {
@@ -58,10 +60,9 @@ class Api:
             statuses.append(status)
             return start_response(status, headers, *rest)
 
-        for kind, share in list(self.world.faults.items()):
-            if random.random() < share:  # noqa: S311  not a secret
-                answer: Iterable[bytes] = refuse(FAULTS[kind], environ, noted)
-                break
+        answer: Iterable[bytes]
+        if refusal := self._refusal(environ):
+            answer = refuse(*refusal, environ, noted)
         else:
             with self.world.lock:
                 answer = self.moto(environ, noted)
@@ -70,6 +71,15 @@ class Api:
                  "status": int(statuses[0][:3]) if statuses else 0}  # fmt: skip
         self.log.write(json.dumps(entry) + "\n")
         return answer
+
+    def _refusal(self, environ: Environ) -> tuple[tuple[int, str], str] | None:
+        """Return the status, code and message with which a call is refused before it is looked at, if it is."""
+        for kind, share in list(self.world.faults.items()):
+            if random.random() < share:  # noqa: S311  not a secret
+                return FAULTS[kind], "injected by the rehearsal"
+        if abs(off := skew(environ)) > SKEW:
+            return (403, skewed(environ)), f"the caller's clock is {off:.0f} s wrong"
+        return None
 
     def _own(self, name: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self.where != "machine":  # an instance has no say in its own faults
@@ -128,10 +138,27 @@ def leaves(data: Any, path: str = "") -> Iterable[tuple[str, str]]:
             yield from leaves(child, f"{path}.{key}")
 
 
-def refuse(fault: tuple[int, str], environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Answer with an injected error in the protocol of the call."""
+def skew(environ: Environ) -> float:
+    """Return by how many seconds the clock of who signed a request is ahead; 0 without a signature."""
+    signed = str(environ.get("HTTP_X_AMZ_DATE", ""))
+    try:
+        moment = dt.datetime.strptime(signed, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+    except ValueError:
+        return 0.0
+    return moment.timestamp() - time.time()
+
+
+def skewed(environ: Environ) -> str:
+    """Return the code with which AWS refuses a request of another time."""
+    if describe(environ)[0] == "s3":
+        return "RequestTimeTooSkewed"
+    json_of = "json" in str(environ.get("CONTENT_TYPE", ""))
+    return "InvalidSignatureException" if json_of else "SignatureDoesNotMatch"
+
+
+def refuse(fault: tuple[int, str], message: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with an error in the protocol of the call."""
     status, code = fault
-    message = "injected by the rehearsal"
     if "json" in str(environ.get("CONTENT_TYPE", "")):
         kind, text = "application/x-amz-json-1.1", json.dumps({"__type": code, "message": message})
     else:
@@ -142,7 +169,7 @@ def refuse(fault: tuple[int, str], environ: Environ, start_response: StartRespon
         elif describe(environ)[0] != "ec2":
             text = f"<ErrorResponse>{error}<RequestId>rehearsal</RequestId></ErrorResponse>"
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    start_response(f"{status} Injected", [("Content-Type", kind), ("Content-Length", str(len(text)))])
+    start_response(f"{status} Refused", [("Content-Type", kind), ("Content-Length", str(len(text)))])
     return [text.encode()]
 
 

@@ -33,8 +33,7 @@ class Settings:
     bodies: bool = True  # False: the API and its control loops, without containers
     image: str = "pergola/base:trixie"  # what an AMI boots that is neither in `images` nor baked here
     images: dict[str, str] = field(default_factory=dict)  # AMI id: container image
-    memory: str = "1g"  # of an instance
-    cpus: float = 1.0
+    cpus: float = 1.0  # of an instance, of whatever type; memory is its type's
 
     @property
     def directory(self) -> Path:
@@ -55,7 +54,12 @@ class Settings:
     def load(cls, state: str) -> Settings | None:
         """Return the settings of the rehearsal that last ran in a state directory."""
         path = Path(state) / "settings.json"
-        return cls(**{**json.loads(path.read_text()), "state": state}) if path.exists() else None
+        if not path.exists():
+            return None
+        given = json.loads(path.read_text())  # perhaps of another version
+        return cls(
+            **{**{key: value for key, value in given.items() if key in cls.__dataclass_fields__}, "state": state}
+        )
 
 
 class Health(NamedTuple):
@@ -91,6 +95,7 @@ class World:
         self.lock = threading.RLock()
         self.health: dict[tuple[str, str], Health] = {}  # by target group ARN and target id
         self.draining: dict[tuple[str, str], float] = {}  # until when, on the monotonic clock
+        self.open: dict[tuple[str, str], int] = {}  # connections to targets that drain
         self.activities: dict[str, list[dict[str, Any]]] = {}
         self.refreshes: dict[str, list[dict[str, Any]]] = {}
         self.waits: dict[tuple[str, str], list[Wait]] = {}  # by instance and transition
@@ -98,6 +103,10 @@ class World:
         self.booted: dict[str, float] = {}  # instance: when its container started
         self.processes: dict[str, int] = {}  # container: a process in its namespaces
         self.rebooting: set[str] = set()  # instances that were asked to
+        self.consoles: dict[str, str] = {}  # what instances that are gone had said
+        self.renamed: list[tuple[str, str]] = []  # databases that have another name since the last step
+        # database: the one that it begins as, and at which moment ("": the latest)
+        self.restored: dict[str, tuple[str, str]] = {}
         self.addresses: dict[str, str] = {}  # load balancer ARN or database id: address in the VPC
         self.metrics: dict[str, float] = {}  # the latest CPU utilisation by instance
         self.problems: dict[str, str] = {}  # what a loop could not do, by its name

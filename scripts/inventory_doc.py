@@ -28,6 +28,7 @@ An inventory is a folder below `inventories/` and says what an environment is. I
 | `pergola_environment` | Its name, 2 to 12 small letters and digits; in the name of everything on AWS. |
 | `pergola_cloud` | What its AWS account should hold: below. |
 | `pergola_drain_seconds` | How long old Streamlit sessions may live after a release; 900. |
+| `pergola_agent` | Tells CloudWatch of a host that is in no fleet: `{project: shop, region: eu-central-1}` (docs/MONITORING.md). |
 | `pergola_aws_environment` | More environment variables for everything that speaks to AWS: the rehearsal's `AWS_ENDPOINT_URL`, a profile. |
 
 An empty `pergola_cloud` is a whole environment: a load balancer, two hosts in two zones, buckets, secrets, log groups, a budget.

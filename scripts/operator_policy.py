@@ -75,6 +75,7 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "GetPublicAccessBlock": ("GetBucketPublicAccessBlock",),
         "HeadBucket": ("ListBucket",),
         "HeadObject": ("GetObject",),
+        "ListBucketInventoryConfigurations": ("GetInventoryConfiguration",),
         "ListBuckets": ("ListAllMyBuckets",),
         "ListMultipartUploads": ("ListBucketMultipartUploads",),
         "ListObjects": ("ListBucket",),
@@ -107,6 +108,7 @@ OURS = (
     (r":rds:.*:subgrp:", "arn:aws:rds:*:*:subgrp:{prefix}*"),
     (r":rds:.*:pg:", "arn:aws:rds:*:*:pg:{prefix}*"),
     (r":rds:.*:snapshot:", "arn:aws:rds:*:*:snapshot:{prefix}*"),
+    (r":rds:.*:og:", "arn:aws:rds:*:*:og:default*"),  # options are AWS's own: PostgreSQL has none to choose
     (r":loadbalancer/app/", "arn:aws:elasticloadbalancing:*:*:loadbalancer/app/{prefix}*"),
     (r":targetgroup/", "arn:aws:elasticloadbalancing:*:*:targetgroup/{prefix}*"),
     (r":listener/app/", "arn:aws:elasticloadbalancing:*:*:listener/app/{prefix}*"),
@@ -123,7 +125,7 @@ NEVER = re.compile(
     r"|:user/|:group/|:saml|server-certificate|access-report|launchConfiguration|loadbalancer/\$\{"
     r"|/rulegroup/|/ipset/|/regexpatternset/|/managedruleset/|/action/|billingview|user-notification|log-stream"
     r"|apigateway|cognito|apprunner|appsync|amplify|verified-access"
-    r"|:(?:cluster|cluster-pg|cluster-snapshot|es|ri|proxy|global-cluster|og|secgrp|target-group|shardgrp|tenant-database"
+    r"|:(?:cluster|cluster-pg|cluster-snapshot|es|ri|proxy|global-cluster|secgrp|target-group|shardgrp|tenant-database"
     r"|snapshot-tenant-database|auto-backup|deployment|integration|cev|cluster-auto-backup):"
     r"|:(?:insight-rule|slo|service|stream|destination|anomaly-detector|channel|eventdatastore)[:/]"
 )
@@ -142,7 +144,10 @@ def operations(service: str) -> list[tuple[str, re.Pattern[str], set[str], str]]
         bucket = service == "s3" and path.startswith("/{Bucket}")
         pattern = re.sub(r"\\\{(\w+)\\\+\\\}", r".+", re.escape(path))
         pattern = re.sub(r"\\\{\w+\\\}", r"[^/]+", pattern) + ("/?" if bucket else "")
+        given = model["shapes"].get(operation.get("input", {}).get("shape", ""), {})
+        needed = [given["members"][member] for member in given.get("required", ())]
         keys = {part.partition("=")[0] for part in query.split("&") if part}
+        keys |= {member["locationName"] for member in needed if member.get("location") == "querystring"}
         rows.append((operation["http"]["method"], re.compile(pattern), keys, name))
     # the most telling first: more keys in the query, a longer path
     return sorted(rows, key=lambda row: (-len(row[2]), -len(row[1].pattern)))

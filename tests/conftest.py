@@ -6,6 +6,7 @@ one process and in order; long places start first.
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 import subprocess
@@ -27,6 +28,11 @@ SHARED_DATA = Path(os.environ.get("PERGOLA_SHARED_DATA", ROOT.parent / "shared" 
 # Folders of tests that share one thing: the tests' own host, an emulated cloud. A molecule scenario shares nothing, and begins early: it is
 # what takes longest after these.
 PLACES = {"host": "host", "browser": "host", "deploys": "deploys", "rehearsal": "rehearsal"}
+
+# Niceness of the other tests: a third of a processor's share for those of the clouds, which keep time too, and a tenth for the rest.
+BEHIND = {"deploys": 5, "rehearsal": 5}
+FAR_BEHIND = 10
+HOST_SHARES = 8192  # of the host's container; every other one has 1024
 
 
 def _part(nodeid: str) -> str:
@@ -55,11 +61,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(_part(item.nodeid), len(order)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave the processors to the host's tests, which begin first, take longest and have people's patience to keep."""
+    part = _part(item.nodeid)
+    if "PYTEST_XDIST_WORKER" in os.environ and PLACES.get(part) != "host":
+        os.nice(max(0, BEHIND.get(part, FAR_BEHIND) - os.nice(0)))
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of Python's search for garbage, which Streamlit asks for after each run of a page: a third of the seconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the parts of the run and the seconds they took."""
     seconds: dict[str, float] = defaultdict(float)
     count: dict[str, int] = defaultdict(int)
-    for outcome in ("passed", "failed", "error", "skipped"):
+    for outcome in ("", "passed", "failed", "error", "skipped"):  # "": what was set up and taken down
         for report in terminalreporter.stats.get(outcome, []):
             if hasattr(report, "duration"):
                 part = _part(report.nodeid)
@@ -150,6 +171,9 @@ def local_host() -> Iterator[LocalHost]:
     host = LocalHost()
     if not host.given:
         host.run("scripts/local-host", "destroy")
+        host.run("scripts/local-host", "up")
+        # its visitors are counted: what other tests do beside it must not be what they wait for
+        host.run("docker", "update", f"--cpu-shares={HOST_SHARES}", host.name)
         host.run("scripts/up", timeout=1800)
     yield host
     if not host.given:

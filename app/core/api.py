@@ -32,6 +32,13 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 READY_SECONDS: Final = 10.0
+MOST_AT_ONCE: Final = 256
+"""Requests that one worker takes at once; a further one is sent away.
+
+More would be answered after their visitors have left, and so would all that come behind them: without an end to the queue, an app that
+was asked too much for a minute serves nobody for many.
+"""
+TOO_MANY: Final = "too many requests at once; try again in a moment"
 NOT_READY: Final = "the app is not ready; its log says why"
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _QUIET: Final = ("/health", "/metrics", "/auth/check")
@@ -169,7 +176,11 @@ class RequestMiddleware:
         self._root_path = root_path
         self._requests = metrics.counter("http_requests", "Requests answered", ("app", "method", "route", "status"))
         self._seconds = metrics.histogram("http_request_seconds", "Seconds to answer", ("app", "method", "route"))
+        self._turned_away = metrics.counter(
+            "http_turned_away", "Requests sent away because too many were waiting", ("app",)
+        )
         self._name = app_name
+        self._at_once = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -200,13 +211,20 @@ class RequestMiddleware:
                 whole = not message.get("more_body", False)
             await send(message)
 
+        self._at_once += 1
         try:
-            await self._app(scope, receive, send_with_id)
+            if self._at_once > MOST_AT_ONCE and not scope["path"].startswith(_QUIET):
+                self._turned_away.labels(self._name).inc()
+                refusal = problems.problem(503, TOO_MANY, instance=scope["path"], headers={"Retry-After": "1"})
+                await refusal(scope, receive, send_with_id)
+            else:
+                await self._app(scope, receive, send_with_id)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not whole:  # half an answer is out: break the connection, so that the client knows
                 raise
         finally:
+            self._at_once -= 1
             self._account(scope, status, sent, time.perf_counter() - began)
             logs.request_id.reset(token)
 

@@ -15,6 +15,9 @@ STREAMLIT_PING_SECONDS = 20
 UPSTREAM_KEEPALIVE_SECONDS = 0
 """nginx opens a new connection for each request: on a unix socket that costs microseconds, and a release switch has no race."""
 
+DEREGISTRATION_LIMIT = 3600
+"""The longest deregistration delay of a target group: after it the balancer closes the connections that are still open."""
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -53,6 +56,7 @@ def compute(
         deregistration_seconds: The target group's deregistration delay when an operator sets it; computed otherwise.
     """
     longest = max(request_seconds, default=30)
+    kept = max(30, longest, min(drain_seconds, DEREGISTRATION_LIMIT))  # a balancer cuts what is open after it
     idle = balancer_idle_seconds if balancer_idle_seconds is not None else max(60, longest + 5)
     return Ladder(
         streamlit_ping_seconds=STREAMLIT_PING_SECONDS,
@@ -64,7 +68,7 @@ def compute(
         websocket_read_seconds=3 * STREAMLIT_PING_SECONDS,
         graceful_seconds=longest + 5,
         stop_seconds=longest + 15,
-        deregistration_seconds=deregistration_seconds if deregistration_seconds is not None else max(30, longest),
+        deregistration_seconds=deregistration_seconds if deregistration_seconds is not None else kept,
         drain_seconds=drain_seconds,
     )
 
@@ -101,6 +105,11 @@ def broken_rungs(ladder: Ladder) -> list[str]:
             ladder.longest_request_seconds <= ladder.deregistration_seconds,
             "the longest request must fit into the deregistration delay",
             ("longest_request_seconds", "deregistration_seconds"),
+        ),
+        (
+            min(ladder.drain_seconds, DEREGISTRATION_LIMIT) <= ladder.deregistration_seconds,
+            "the drain ceiling must fit into the deregistration delay",
+            ("drain_seconds", "deregistration_seconds"),
         ),
         (
             ladder.graceful_seconds > ladder.longest_request_seconds,

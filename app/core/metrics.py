@@ -1,12 +1,13 @@
 """Prometheus metrics that add up under several gunicorn workers.
 
 With `PROMETHEUS_MULTIPROC_DIR` set each process writes its numbers to files in that folder and `/metrics`, whichever
-worker answers, sums all of them. Without it the numbers are this process's own.
+worker answers, sums all of them. Without it the numbers are this process's own. What the app's background worker counts in the folder
+beside it (`<app>-<slot>-worker` beside `<app>-<slot>-api`) is added: a worker serves no `/metrics` of its own.
 """
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -27,6 +28,8 @@ from prometheus_client import (  # noqa: E402 - see the comment above
     multiprocess,
 )
 from prometheus_client.metrics import MetricWrapperBase  # noqa: E402 - see the comment above
+from prometheus_client.metrics_core import Metric  # noqa: E402 - see the comment above
+from prometheus_client.registry import Collector  # noqa: E402 - see the comment above
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -84,8 +87,24 @@ def _summed() -> CollectorRegistry:
     if not _FOLDER:
         return REGISTRY
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=_FOLDER)  # type: ignore[no-untyped-call]
+    registry.register(_Together())
     return registry
+
+
+class _Together(Collector):
+    """What all processes of the app count."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the metrics."""
+        own = Path(_FOLDER)
+        beside = own.with_name(f"{own.name.removesuffix('-api')}-worker") if own.name.endswith("-api") else own
+        for folders in ({own, beside}, {own}):
+            files = [str(path) for folder in folders for path in folder.glob("*.db")]
+            try:
+                return list(multiprocess.MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+            except FileNotFoundError:  # the worker ends just now, and its folder with it
+                continue
+        return []
 
 
 def exposition() -> bytes:

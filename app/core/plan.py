@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from app.core import agent as telling
 from app.core import ladder as timeouts
-from app.core import schedules
+from app.core import maintenance, schedules
 from app.core.manifest import Manifest, parse_size
 
 SLOTS = ("a", "b")
@@ -32,7 +33,7 @@ class PlanError(ValueError):
     """The manifests are fine one by one but cannot be served together; one line a finding."""
 
 
-def build(
+def build(  # noqa: PLR0913 - keywords, each something that another plan decides
     manifests: Sequence[Manifest],
     *,
     environment: str = "local",
@@ -42,6 +43,7 @@ def build(
     storage: str | None = None,
     region: str | None = None,
     database_server: bool = False,
+    agent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Derive the plan of one host.
 
@@ -56,6 +58,8 @@ def build(
             otherwise.
         region: The AWS region of a host in the cloud.
         database_server: Whether apps with a database have it on a server that all hosts share, at the URL in their secret ``database_url``.
+        agent: How the host tells CloudWatch: what ``app.core.agent.build`` takes besides apps and environment. Nothing, or kind
+            ``none``, tells nothing.
 
     Returns:
         Plain data (str, int, list, dict), ready for a template or JSON.
@@ -81,14 +85,27 @@ def build(
     findings = [*(f"timeouts: {finding}" for finding in timeouts.broken_rungs(rungs)), *_same_paths(locations)]
     if findings:
         raise PlanError("\n".join(findings))
+    apps = [_app(manifest, environment, rungs, storage, region) for manifest in ordered]
     return {
         "environment": environment,
-        "apps": [_app(manifest, environment, rungs, storage, region) for manifest in ordered],
+        "apps": apps,
+        **_told(apps, environment, agent),
+        "calendar": maintenance.for_host(backups=any(app["backups"] for app in apps), cloud=region is not None),
         "locations": locations,
         "upstreams": [upstream for manifest in ordered for upstream in _upstreams(manifest)],
         "maps": [entry for manifest in ordered for entry in _maps(manifest)],
         "ladder": rungs.as_dict(),
     }
+
+
+def _told(apps: Sequence[dict[str, Any]], environment: str, agent: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the host tells CloudWatch, when it tells anything."""
+    if not agent or agent.get("kind") == "none":
+        return {}
+    try:
+        return {"agent": telling.build(apps, environment=environment, **agent)}
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"agent: {error}") from error
 
 
 def _optional(name: str, value: Any, example: int) -> int | None:
@@ -157,6 +174,8 @@ def _app(
         "stop_seconds": rungs.stop_seconds,
         # PrivateNetwork hides even loopback; unix sockets (nginx, the app's own API, PostgreSQL) still work
         "private_network": data["network"] == "none" and not data["buckets"],
+        # the credentials of the host's role, with which it reaches its bucket
+        "asks_metadata": bool(storage and data["buckets"]),
         "packages": data["packages"],
         "backups": backups(manifest, storage=storage),
         # the app at / shows the others' health, so it may open their sockets

@@ -235,6 +235,7 @@ def _watching(plan: Mapping[str, Any], prices: PriceTable) -> Iterator[Line]:
     scaling = 4 * len(plan["fleet"]["fleets"]) if plan["balancer"]["enabled"] else 0
     hosts = sum(fleet["desired"] for fleet in plan["fleet"]["fleets"])
     detailed = DETAILED_METRICS * hosts if plan["balancer"]["enabled"] else 0
+    own += len(monitoring["metrics"])  # kept without an alarm
     own += hosts if plan["balancer"]["enabled"] else 0  # each tells its live sessions
     yield prices.line(f"{own} metrics of our own, {detailed} of hosts by the minute", "metric", own + detailed)
     yield prices.line(

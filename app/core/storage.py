@@ -240,7 +240,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 class S3Storage(Storage):
-    """Objects in a bucket below a prefix. Credentials, region and endpoint are boto3's usual ones."""
+    """Objects in a bucket below a prefix. Credentials, region and endpoint are boto3's usual ones.
+
+    `S3_BROWSER_ENDPOINT` names another endpoint for the addresses that browsers get: an emulated S3 may have one inside and one outside.
+    """
 
     def __init__(self, bucket: str, prefix: str = "") -> None:
         if prefix:
@@ -248,6 +251,8 @@ class S3Storage(Storage):
         self.bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._client = _s3_client()
+        outside = os.environ.get("S3_BROWSER_ENDPOINT")
+        self._signer = _s3_client(outside) if outside else self._client
 
     def __repr__(self) -> str:
         return f"S3Storage({self.bucket!r}, {self._prefix!r})"
@@ -331,7 +336,7 @@ class S3Storage(Storage):
         """An address to PUT a part to (numbers from 1 on), good for some seconds; every part but the last has 5 MiB or more."""
         with self._errors(key, "write"):
             return str(
-                self._client.generate_presigned_url(
+                self._signer.generate_presigned_url(
                     "upload_part",
                     Params={"Bucket": self.bucket, "Key": self._key(key), "UploadId": upload, "PartNumber": number},
                     ExpiresIn=seconds,
@@ -407,7 +412,7 @@ class _KeepOpen:
         return self._file.read(size)
 
 
-def _s3_client() -> Any:  # boto3 makes its clients at run time: there is no type to name
+def _s3_client(endpoint: str | None = None) -> Any:  # boto3 makes its clients at run time: there is no type to name
     try:
         # an extra: a host without buckets does not install it
         import boto3  # noqa: PLC0415
@@ -415,4 +420,4 @@ def _s3_client() -> Any:  # boto3 makes its clients at run time: there is no typ
     except ModuleNotFoundError as error:
         raise StorageError("storage in S3 needs boto3: install the extra `s3` (pergola[s3])") from error
     config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 4})
-    return boto3.client("s3", config=config)
+    return boto3.client("s3", config=config, endpoint_url=endpoint)

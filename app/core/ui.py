@@ -74,6 +74,7 @@ class Verdict:
     reason: str
     seconds: float
     at: float
+    raised: bool = False
 
 
 def build(settings: Settings | None = None, *, root: Path = ROOT) -> "Screen":
@@ -201,7 +202,9 @@ class Screen:
             "app": self._app_name,
             "release": self._release,
         }
-        body |= {"seconds": round(verdict.seconds, 3)} if verdict.ready else {"reason": reason}
+        body |= (
+            {"seconds": round(verdict.seconds, 3)} if verdict.ready else {"raised": verdict.raised, "reason": reason}
+        )
         await JSONResponse(body, 200 if verdict.ready else 503, {"Cache-Control": "no-store"})(scope, receive, send)
 
     def _with_cookies(self, scope: Scope, send: Send) -> Send:
@@ -267,16 +270,18 @@ class Readiness:
         return verdict
 
     async def _run(self) -> Verdict:
-        began = time.monotonic()
+        began, raised = time.monotonic(), False
         try:
             async with asyncio.timeout(RUN_SECONDS):
-                reason = await run_script(self._runtime(), self._script)
+                runtime = self._runtime()
+                reason = await run_script(runtime, self._script)
+                raised = bool(reason) and runtime is not None
         except TimeoutError:
             reason = f"the script did not end within {RUN_SECONDS:g} s"
         ended = time.monotonic()
         if reason:
             log.error("screen is not ready: %s", reason)
-        return Verdict(not reason, reason, ended - began, ended)
+        return Verdict(not reason, reason, ended - began, ended, raised)
 
 
 async def run_script(runtime: "Runtime | None", script: Path) -> str:

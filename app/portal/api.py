@@ -181,6 +181,24 @@ class DrillView(BaseModel):
         return f"every backup restores, the slowest within {self.rto_seconds:.0f} s"
 
 
+class JobView(BaseModel):
+    """The last run of a job of the maintenance calendar."""
+
+    title: str
+    hours: float | None = Field(description="hours since the last run began; null when it never ran on this host")
+    limit_hours: float = Field(description="older than this is an alarm")
+    in_order: bool
+    text: str = Field(description="what it found, in numbers; empty for a job that only succeeds or fails")
+
+    @property
+    def result(self) -> str:
+        """When and how, in words."""
+        if self.hours is None:
+            return "not yet"
+        told = "in order" if self.in_order else "late" if self.hours > self.limit_hours else "failed"
+        return f"{_span(self.hours * 3600)} ago, {told}"
+
+
 class Operation(BaseModel):
     """The status page as data: this host, its apps over time, and what is not in order."""
 
@@ -191,6 +209,7 @@ class Operation(BaseModel):
     alarms: list[AlarmView]
     apps: list[AppOperation]
     drill: DrillView | None
+    jobs: list[JobView] = Field(description="the maintenance calendar")
 
 
 class Portal:
@@ -363,7 +382,8 @@ async def _operation(portal: Portal) -> Operation:
     except (sqlite3.Error, OSError) as error:
         log.warning("the record of uptime cannot be read: %s", error)
         day = month = {}
-    alarms = operation.alarms(states, kept, since, drilled, now)
+    done = operation.jobs(site.calendar, now, folder)
+    alarms = operation.alarms(states, kept, since, drilled, done, now)
     views = [_view(state) for state in states]
     apps = []
     for view in views:
@@ -401,6 +421,16 @@ async def _operation(portal: Portal) -> Operation:
             rto_seconds=drilled.slowest_seconds,
             rpo_seconds=drilled.oldest_seconds,
         ),
+        jobs=[
+            JobView(
+                title=job.title,
+                hours=job.hours,
+                limit_hours=job.limit,
+                in_order=job.hours is None or (job.good and not job.late),
+                text=job.text,
+            )
+            for job in done
+        ],
     )
 
 

@@ -92,6 +92,23 @@ class Drill:
 
 
 @dataclass(frozen=True)
+class Job:
+    """The last run of a job of the maintenance calendar. `hours` since it began, None when it never ran here."""
+
+    title: str
+    hours: float | None
+    limit: float
+    good: bool
+    text: str
+    """What our own report said, a sentence with numbers."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the last run is older than it may be."""
+        return self.hours is not None and self.hours > self.limit
+
+
+@dataclass(frozen=True)
 class Alarm:
     """Something that is not in order. `urgent`: visitors notice, or data is at risk."""
 
@@ -125,6 +142,17 @@ def drill(now: float, state: Path = HOST_STATE) -> Drill | None:
     )
 
 
+def jobs(calendar: Iterable[tuple[str, str, float]], now: float, state: Path = HOST_STATE) -> list[Job]:
+    """Return the last run of each job."""
+    found = []
+    for name, title, limit in calendar:
+        told = _read(state / ".jobs" / f"{name}.json")
+        age = _age(told.get("time"), now)
+        hours = None if age is None else age / 3600
+        found.append(Job(title, hours, limit, told.get("good") is True, str(told.get("text", ""))))
+    return found
+
+
 def live_since(app: App, state: Path = HOST_STATE) -> float | None:
     """Return when the release that serves went live, in seconds since 1970."""
     live = _read(state / ".host" / f"{app.name}.json").get("live")
@@ -136,6 +164,7 @@ def alarms(
     kept: Mapping[str, list[Backup]],
     since: Mapping[str, float | None],
     drilled: Drill | None,
+    done: Iterable[Job],
     now: float,
 ) -> list[Alarm]:
     """Return what is not in order on this host, the urgent first."""
@@ -158,18 +187,35 @@ def alarms(
         found.append(Alarm("The last drill found a backup that does not restore.", urgent=True))
     elif drilled and drilled.days > DRILL_DAYS:
         found.append(Alarm(f"The last drill of the backups was {drilled.days:.0f} days ago.", urgent=False))
-    found += _resources()
+    found += [*_upkeep(done), *_resources()]
     return sorted(found, key=lambda alarm: not alarm.urgent)
 
 
+def _upkeep(done: Iterable[Job]) -> Iterable[Alarm]:
+    for job in done:
+        if job.late:
+            yield Alarm(f"Maintenance: “{job.title}” has not run for too long.", urgent=False)
+        elif job.hours is not None and not job.good:
+            yield Alarm(f"Maintenance: the last run of “{job.title}” failed.", urgent=False)
+
+
 def _resources() -> Iterable[Alarm]:
-    usage = shutil.disk_usage("/")
-    used = 100 - 100 * usage.free / usage.total
-    if used > DISK_PERCENT:
-        yield Alarm(f"The disk is {used:.0f} % full.", urgent=False)
+    fullest = max(_disks(), default=0.0)
+    if fullest > DISK_PERCENT:
+        yield Alarm(f"A disk is {fullest:.0f} % full.", urgent=False)
     pages, free = os.sysconf("SC_PHYS_PAGES"), _available_pages()
     if free is not None and 100 * (pages - free) / pages > MEMORY_PERCENT:
         yield Alarm(f"{100 * (pages - free) / pages:.0f} % of the memory is used.", urgent=False)
+
+
+def _disks() -> Iterable[float]:
+    """Give how full the disks are, percent: the system's, and those that are mounted for the state of apps."""
+    for place in (Path("/"), HOST_STATE, *HOST_STATE.glob("[a-z]*")):
+        try:
+            usage = shutil.disk_usage(place)
+        except OSError:  # not there, or not ours to look into
+            continue
+        yield 100 - 100 * usage.free / usage.total
 
 
 def _available_pages() -> int | None:

@@ -58,6 +58,8 @@ class Site:
 
     environment: str
     apps: tuple[App, ...]
+    calendar: tuple[tuple[str, str, float], ...] = ()
+    """The maintenance jobs: name, title, and the hours after which the last run is too old."""
 
     @property
     def shown(self) -> tuple[App, ...]:
@@ -81,7 +83,7 @@ def load(path: Path, *, root: Path = ROOT) -> Site:
         ) from error
     try:
         told = json.loads(text)
-        return Site(str(told["environment"]), tuple(_app(entry) for entry in told["apps"]))
+        return _site(told)
     except (ValueError, KeyError, TypeError) as error:
         raise SiteError(f"{path} is not a plan ({type(error).__name__}: {error}). Provision the host again.") from error
 
@@ -92,7 +94,13 @@ def _from_manifests(root: Path) -> Site:
         told = plan.build(manifest.load_all(root, names))
     except (manifest.ManifestError, plan.PlanError) as error:
         raise SiteError(str(error)) from error
-    return Site(str(told["environment"]), tuple(_app(entry) for entry in told["apps"]))
+    return _site(told)
+
+
+def _site(told: Mapping[str, Any]) -> Site:
+    environment, rows = str(told["environment"]), told.get("calendar", [])
+    calendar = tuple((str(row["name"]), str(row["title"]), float(row["limit_hours"])) for row in rows)
+    return Site(environment, tuple(_app(entry) for entry in told["apps"]), calendar)
 
 
 def _app(entry: Mapping[str, Any]) -> App:

@@ -81,6 +81,7 @@ records:
 """
 
 import datetime as dt  # noqa: E402 - Ansible wants the documentation first
+import ipaddress  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -126,17 +127,19 @@ def fits(found: dict[str, Any], given: dict[str, Any]) -> bool:
     return imported == (given["source"] == "selfsigned") and names <= set(found["SubjectAlternativeNames"]) and not old
 
 
-def self_signed(domain: str, names: list[str]) -> dict[str, bytes]:
-    """Return a certificate and its key, as ACM imports them."""
+def self_signed(domain: str, names: list[str], began: dt.datetime | None = None) -> dict[str, bytes]:
+    """Return a certificate and its key, as ACM imports them; it is valid for LIFE from now, or from when it began."""
     from cryptography import x509  # noqa: PLC0415 - only a rehearsal needs it
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
 
-    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    key, now = ec.generate_private_key(ec.SECP256R1()), began or dt.datetime.now(dt.UTC)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, domain)])
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + LIFE)
-    others = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    # a rehearsal's balancer answers on loopback
+    here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    others = x509.SubjectAlternativeName([*(x509.DNSName(name) for name in names), *here])
     pem = (
         builder.add_extension(others, critical=False)
         .sign(key, hashes.SHA256())

@@ -10,21 +10,21 @@ description:
   - Compared is what O(want) names and nothing else. JSON in text is compared as data, numbers in text as numbers, and lists of
     plain values without their order.
   - With neither O(create) nor O(delete) it only reads.
+  - Several resources of a service are looked after in one run with O(resources), which is quicker than a loop.
 options:
   service:
     description: The service as boto3 calls it, such as V(ec2).
     type: str
     required: true
   read:
-    description: How the resource is read.
+    description: How the resource is read. Needed where there are no O(resources).
     type: dict
-    required: true
-    suboptions:
-      call:
+    suboptions: &reading
+      call: &method
         description: The client's method.
         type: str
         required: true
-      args:
+      args: &arguments
         description: Its arguments.
         type: dict
         default: {}
@@ -39,39 +39,17 @@ options:
   create:
     description: How it is made.
     type: dict
-    suboptions:
-      call:
-        description: The client's method.
-        type: str
-        required: true
-      args:
-        description: Its arguments.
-        type: dict
-        default: {}
+    suboptions: &calling
+      call: *method
+      args: *arguments
   update:
     description: How one that differs is changed; the same way as it is made when left out.
     type: dict
-    suboptions:
-      call:
-        description: The client's method.
-        type: str
-        required: true
-      args:
-        description: Its arguments.
-        type: dict
-        default: {}
+    suboptions: *calling
   delete:
     description: How it is removed; only with O(state=absent).
     type: dict
-    suboptions:
-      call:
-        description: The client's method.
-        type: str
-        required: true
-      args:
-        description: Its arguments.
-        type: dict
-        default: {}
+    suboptions: *calling
   absent_errors:
     description: Error codes of O(read) that mean it does not exist, besides those with C(NotFound) or C(NoSuch) in them.
     type: list
@@ -82,6 +60,46 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  resources:
+    description:
+      - Several resources instead of one, in their order. What one says of O(want), O(create), O(update), O(delete),
+        O(absent_errors) and O(state) is its own; what it leaves out is what these options say.
+      - The first that AWS refuses ends the run; those before it stay as they were made.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: What the answer and an error call it.
+        type: str
+        required: true
+      read:
+        description: As O(read).
+        type: dict
+        required: true
+        suboptions: *reading
+      want:
+        description: As O(want).
+        type: dict
+      create:
+        description: As O(create).
+        type: dict
+        suboptions: *calling
+      update:
+        description: As O(update).
+        type: dict
+        suboptions: *calling
+      delete:
+        description: As O(delete).
+        type: dict
+        suboptions: *calling
+      absent_errors:
+        description: As O(absent_errors).
+        type: list
+        elements: str
+      state:
+        description: As O(state).
+        type: str
+        choices: [present, absent]
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -106,21 +124,31 @@ EXAMPLES = r"""
     service: backup
     read: {call: describe_backup_vault, args: {BackupVaultName: site}}
   register: vault
+
+- name: Both queues wait as long as they should
+  aws_ensure:
+    service: sqs
+    resources: "{{ lookup('ansible.builtin.template', 'queues.yml.j2') | from_yaml }}"
 """
 
 RETURN = r"""
+resources:
+  description: For each of O(resources) its name, and changed, resource, differences and result as for one.
+  returned: with resources
+  type: list
+  elements: dict
 resource:
   description: The resource as it is now, null when there is none. In check mode, as it was.
-  returned: always
+  returned: without resources
   type: dict
 differences:
   description: Where it was not as wanted, as paths into O(want); V(absent) when it did not exist.
-  returned: always
+  returned: without resources
   type: list
   elements: str
 result:
   description: What the call that changed it answered.
-  returned: when something was changed
+  returned: when something was changed, without resources
   type: dict
 """
 
@@ -135,6 +163,7 @@ except ImportError:
 
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule  # noqa: E402
 
+OWN = ("want", "create", "update", "delete", "absent_errors", "state")
 CALL = {"call": {"type": "str", "required": True}, "args": {"type": "dict", "default": {}}}
 
 
@@ -208,38 +237,82 @@ def ensure(client: Any, params: dict[str, Any], *, check_mode: bool) -> dict[str
     return {"changed": True, "differences": found, "resource": now, "result": result}
 
 
+def several(client: Any, params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Make each of the resources what is wanted, in order, and return what the module returns."""
+    rows = []
+    for one in params["resources"]:
+        own = {**{key: params[key] for key in OWN}, **{key: value for key, value in one.items() if value is not None}}
+        try:
+            rows.append({"name": one["name"], **ensure(client, own, check_mode=check_mode)})
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
+            raise RefusedError(one["name"], error) from error
+    return {"changed": any(row["changed"] for row in rows), "resources": rows}
+
+
+class RefusedError(Exception):
+    """AWS refused one of several resources."""
+
+    def __init__(self, name: str, reason: Exception) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+
 def main() -> None:
     """Read, compare, and change what differs."""
+    how = {
+        "want": {"type": "dict"},
+        "create": {"type": "dict", "options": CALL},
+        "update": {"type": "dict", "options": CALL},
+        "delete": {"type": "dict", "options": CALL},
+        "absent_errors": {"type": "list", "elements": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"]},
+    }
+    reading = {"type": "dict", "options": {**CALL, "select": {"type": "str", "default": "@"}}}
     module = AnsibleAWSModule(
         argument_spec={
             "service": {"type": "str", "required": True},
-            "read": {
-                "type": "dict",
-                "required": True,
-                "options": {**CALL, "select": {"type": "str", "default": "@"}},
+            "resources": {
+                "type": "list",
+                "elements": "dict",
+                "options": {"name": {"type": "str", "required": True}, "read": {**reading, "required": True}, **how},
             },
+            "read": reading,
+            **how,
             "want": {"type": "dict", "default": {}},
-            "create": {"type": "dict", "options": CALL},
-            "update": {"type": "dict", "options": CALL},
-            "delete": {"type": "dict", "options": CALL},
             "absent_errors": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
-        required_if=[("state", "absent", ["delete"])],
+        mutually_exclusive=[("read", "resources")],
+        required_one_of=[("read", "resources")],
         supports_check_mode=True,
     )
     params = module.params
-    calls = [params[key]["call"] for key in ("read", "create", "update", "delete") if params[key]]
+    every = params["resources"] if params["resources"] is not None else [params]
+    if any((one["state"] or params["state"]) == "absent" and not (one["delete"] or params["delete"]) for one in every):
+        module.fail_json(msg="state=absent needs delete: how it is removed")
+    calls = sorted(
+        {
+            given[key]["call"]
+            for given in [params, *every]
+            for key in ("read", "create", "update", "delete")
+            if given[key]
+        }
+    )
+    what = params["service"]
     try:
         client = module.client(params["service"])
         unknown = [call for call in calls if not hasattr(client, call)]
         if unknown:
             module.fail_json(msg=f"boto3's client for {params['service']} has no {', '.join(unknown)}")
-        module.exit_json(**ensure(client, params, check_mode=module.check_mode))
-    except botocore.exceptions.ParamValidationError as error:
-        module.fail_json(msg=f"{params['service']}: arguments that boto3 does not know: {error}")
-    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-        module.fail_json_aws(error, msg=f"{params['service']} refused {' or '.join(calls)}")
+        act = ensure if params["resources"] is None else several
+        module.exit_json(**act(client, params, check_mode=module.check_mode))
+    except RefusedError as refused:
+        what, error = f"{what}, {refused.name}", refused.reason
+    except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as refused:
+        error = refused
+    if isinstance(error, botocore.exceptions.ParamValidationError):
+        module.fail_json(msg=f"{what}: arguments that boto3 does not know: {error}")
+    module.fail_json_aws(error, msg=f"{what}: AWS refused {' or '.join(calls)}")
 
 
 if __name__ == "__main__":

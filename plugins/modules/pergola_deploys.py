@@ -27,7 +27,8 @@ options:
     description:
       - "C(deploy): C(ignore_alarms), because this release is the cure of what is firing."
       - "C(record): C(fleets), by name what M(pergola_site) returned; C(allow_dirty)."
-      - "C(find): C(release), an id or version, or how it begins. C(prune): C(keep)."
+      - "C(deploy): C(newest_image), also when only the image is another."
+      - "C(find): C(release), an id or version, or how it begins, or C(live). C(prune): C(keep)."
       - "C(bake): C(fleet), the plan's section of that name; C(base), C(debian) or C(baked); C(keep); C(force)."
     type: dict
     default: {}

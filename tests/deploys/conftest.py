@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import hashlib
 import importlib
@@ -48,13 +49,13 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def certificate(name: str) -> tuple[bytes, bytes]:
+def certificate(name: str, days: int = 1) -> tuple[bytes, bytes]:
     """Return a self-signed certificate and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name}.invalid")])
     now = dt.datetime.now(dt.UTC)
     made = x509.CertificateBuilder(
-        subject, subject, key.public_key(), x509.random_serial_number(), now, now + dt.timedelta(days=1)
+        subject, subject, key.public_key(), x509.random_serial_number(), now, now + dt.timedelta(days=days)
     )
     pem = serialization.Encoding.PEM
     return (
@@ -211,15 +212,24 @@ def plain(spec: Spec) -> dict[str, Any]:
     return {**spec.__dict__, "fleets": rows, "probe": probe}
 
 
+@contextlib.contextmanager
+def rehearsed(state: Path, speed: int) -> Iterator[str]:
+    """Run a cloud without containers in a process of its own; give where it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "rehearsal", "--state", str(state)]
+    flags = ["--no-bodies", "--speed", str(speed), "--port", str(port), "--name", f"deploys-{port}"]
+    subprocess.run([*command, "up", *flags], cwd=ROOT, check=True, capture_output=True, timeout=180)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        subprocess.run([*command, "down"], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a cloud without containers, fifty times as fast as AWS, in a process of its own; return where it answers."""
-    state, port = tmp_path_factory.mktemp("deploys"), free_port()
-    command = [sys.executable, "-m", "rehearsal", "--state", str(state)]
-    flags = ["--no-bodies", "--speed", "50", "--port", str(port), "--name", f"deploys-{port}"]
-    subprocess.run([*command, "up", *flags], cwd=ROOT, check=True, capture_output=True, timeout=180)
-    yield f"http://127.0.0.1:{port}"
-    subprocess.run([*command, "down"], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    """Run a cloud fifty times as fast as AWS."""
+    with rehearsed(tmp_path_factory.mktemp("deploys"), 50) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
+import re
 import signal
 import threading
 import time
@@ -86,6 +88,23 @@ def test_deploys_alternate(environment: Any) -> None:
     ]
 
 
+def test_a_fresh_image_is_deployed_when_asked_for_and_once(
+    environment: Any, release_named: Callable[[str], Release]
+) -> None:
+    for group in environment.groups.values():  # as baking one does
+        template = environment.quiet().cloud.template(group, "$Latest")["LaunchTemplateData"]
+        environment.client("ec2").create_launch_template_version(
+            LaunchTemplateName=group, LaunchTemplateData={**template, "ImageId": "ami-760aaa0f"}
+        )
+    assert environment.engine(environment.spec("one")).deploy() is False, "the release is the same"
+    patched = environment.spec("one", options={"newest_image": True})
+    assert environment.engine(patched).deploy() is True
+    assert environment.weights() == {"blue": 0, "green": 100}
+    assert environment.live_release() == release_named("one")
+    assert environment.quiet().cloud.image_of(environment.groups["green"]) == "ami-760aaa0f"
+    assert environment.engine(patched).deploy() is False
+
+
 # ---------------------------------------------------------------- the way back
 
 
@@ -137,6 +156,47 @@ def test_hosts_that_give_up(environment: Any) -> None:
     with pytest.raises(DeployError, match="new hosts did not become ready; the last: "):
         engine.deploy()
     assert_as_before(environment, engine)
+
+
+@contextlib.contextmanager
+def dying_at_weight_10(environment: Any, count: int) -> Iterator[None]:
+    """Have so many of the new hosts die as soon as visitors come to them; the dead take their time to leave, their successors to come."""
+    engine, scaling = environment.quiet(), environment.client("autoscaling")
+
+    def kill() -> None:
+        environment.until(lambda: environment.weights()["green"] == 10)
+        for what in ("LAUNCHING", "TERMINATING"):
+            scaling.put_lifecycle_hook(
+                AutoScalingGroupName=environment.groups["green"], LifecycleHookName=what,
+                LifecycleTransition=f"autoscaling:EC2_INSTANCE_{what}", HeartbeatTimeout=7200, DefaultResult="CONTINUE",
+            )  # fmt: skip
+        for host in sorted(engine.cloud.hosts(engine.spec.fleets[0], "green"))[:count]:
+            scaling.terminate_instance_in_auto_scaling_group(InstanceId=host, ShouldDecrementDesiredCapacity=False)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    try:
+        yield
+    finally:
+        killing.join()
+
+
+def test_one_of_two_new_hosts_may_die_and_be_replaced(environment: Any, release_named: Callable[[str], Any]) -> None:
+    with dying_at_weight_10(environment, 1):
+        environment.engine(environment.spec("two", bake_seconds=3)).deploy()
+    assert environment.live_release() == release_named("two")
+    assert len(environment.states("green")) == 3, "the dead one had not left and its successor had not come"
+
+
+def test_when_all_new_hosts_die_it_is_taken_back(environment: Any, release_named: Callable[[str], Any]) -> None:
+    engine = environment.engine(environment.spec("two", bake_seconds=10))
+    with (
+        dying_at_weight_10(environment, 2),
+        pytest.raises(DeployError, match="taken back: at weight 10: main: only 0 of 2 new hosts are healthy"),
+    ):
+        engine.deploy()
+    assert environment.weights() == {"blue": 100, "green": 0}
+    assert environment.live_release() == release_named("one")
 
 
 def test_an_alarm_takes_it_back(environment: Any) -> None:
@@ -211,17 +271,24 @@ class Site(http.server.BaseHTTPRequestHandler):
         return
 
 
+class PatientServer(http.server.ThreadingHTTPServer):
+    """A server whose queue is as long as a real one's: five connections are full as soon as the machine is busy."""
+
+    request_queue_size = 128
+
+
 @pytest.fixture
 def site() -> Iterator[tuple[type[Site], str]]:
     kind = type("OneSite", (Site,), {})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    server = PatientServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield kind, f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 
 
-def probe(url: str) -> Probe:
-    return Probe(url, rate=40, sessions=0, flags=("--get=/", "--post="), failures=2)
+def probe(url: str, slower_ms: float = 30_000) -> Probe:
+    # how slow a visitor may be served is asked by one test alone: the others must not depend on what else the machine does
+    return Probe(url, rate=40, sessions=0, flags=("--get=/", "--post="), failures=2, slower_ms=slower_ms)
 
 
 def test_the_prober_watches_a_good_deploy(environment: Any, site: tuple[type[Site], str]) -> None:
@@ -234,23 +301,26 @@ def test_the_prober_watches_a_good_deploy(environment: Any, site: tuple[type[Sit
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("spoil", "slower_ms", "reason"),
     [
-        ({"bad_every": 20}, r"at weight 10: \d+ of \d+ requests failed .*status 500"),
-        ({"delay": 0.6}, "at weight 10: slow: 95 %"),
+        ({"bad_every": 20}, 30_000, r"at weight 10: \d+ of \d+ requests failed .*status 500"),
+        ({"delay": 2.5}, 250, "at weight 10: slow: 95 %"),
     ],
 )
 def test_the_prober_takes_a_bad_release_back(
-    environment: Any, site: tuple[type[Site], str], spoil: dict[str, Any], reason: str
+    environment: Any, site: tuple[type[Site], str], spoil: dict[str, Any], slower_ms: float, reason: str
 ) -> None:
-    engine = environment.engine(environment.spec("two", bake_seconds=60, probe=probe(site[1])))
+    engine = environment.engine(environment.spec("two", bake_seconds=60, probe=probe(site[1], slower_ms)))
+    weigh = engine._weigh
 
-    def spoilt() -> None:
-        environment.until(lambda: environment.weights()["green"] == 10)
+    def spoilt(moves: Any, weight: int) -> None:
+        before = next(int(found[1]) for line in environment.lines if (found := re.search(r"p95 (\d+) ms", line)))
         for key, value in spoil.items():
-            setattr(site[0], key, value)
+            # far above three times what this machine needs for an answer of this site just now
+            setattr(site[0], key, value if key != "delay" else max(value, 5 * before / 1000))
+        weigh(moves, weight)
 
-    threading.Thread(target=spoilt).start()
+    engine._weigh = spoilt
     with pytest.raises(DeployError, match=reason):
         engine.deploy()
     assert_as_before(environment, engine)

@@ -98,6 +98,19 @@ def test_what_is_live_was_live_is_deployed_now_or_pinned_stays(store: Store) -> 
     assert len(releases.listed(store)) == 6
 
 
+def test_the_live_release_is_found_by_that_word(store: Store) -> None:
+    with pytest.raises(DeployError, match="none is live"):
+        releases.find(store, "live")
+    made = [recorded(store, name) for name in "abc"]
+    rows = [row["fleets"]["main"] for row in made]
+    store.write(f"{HISTORY}1.json", {"id": "1", "ended": "live", "fleets": {"main": {"old": None, "new": rows[0]}}})
+    store.write(f"{HISTORY}2.json", {"id": "2", "ended": "live", "fleets": {"main": {"old": rows[0], "new": rows[1]}}})
+    store.write(
+        f"{HISTORY}3.json", {"id": "3", "ended": "taken back", "fleets": {"main": {"old": rows[1], "new": rows[2]}}}
+    )
+    assert releases.find(store, "live")["id"] == made[1]["id"]
+
+
 def repository(folder: Path) -> Path:
     for words in (["init", "-q"], ["config", "user.email", "a@example.org"], ["config", "user.name", "a"]):
         subprocess.run(["git", "-C", str(folder), *words], check=True)

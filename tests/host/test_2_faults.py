@@ -18,6 +18,8 @@ from tests.conftest import LocalHost
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
+# enough to fall into every moment of a switch; how much a host can bear is what the benches ask, on a machine of their own
+RATE = "--rate=12"
 NOTE = {"description": "Blackcurrant and cedar, firm tannins, a long graphite finish from the left bank."}
 
 
@@ -32,7 +34,7 @@ def serves(host: LocalHost) -> bool:
         return False
 
 
-def wait_serving(host: LocalHost, seconds: float = 60) -> None:
+def wait_serving(host: LocalHost, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not serves(host):
         assert time.monotonic() < deadline, f"not serving after {seconds} s\n{host.journal()}"
@@ -57,7 +59,7 @@ def test_a_killed_worker_is_replaced_and_new_requests_do_not_notice(local_host: 
     local_host.sh(f"kill -9 {workers[0]}")
     for _ in range(20):  # the other worker and the socket's queue carry on
         assert predict(local_host).status_code == 200
-    local_host.wait(f"test $(pgrep -P {pid} | wc -l) -eq 2", 30, "the second worker")
+    local_host.wait(f"test $(pgrep -P {pid} | wc -l) -eq 2", 300, "the second worker")
 
 
 @pytest.mark.parametrize("kind", ["api", "ui"])
@@ -106,12 +108,8 @@ def never_ready(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "timeout"),
     [
-        (broken_api, "a_module_that_is_not_there", 45),  # it is told as soon as the service has given up
-        (
-            broken_script,
-            "this script is broken",
-            45,
-        ),  # it must have started, beside everything else, before it can be rendered
+        (broken_api, "a_module_that_is_not_there", 300),  # it is told as soon as the service has given up
+        (broken_script, "this script is broken", 300),  # it is told soon after it could be rendered
         (never_ready, "not ready after", 15),
     ],
 )
@@ -120,7 +118,7 @@ def test_a_broken_release_is_refused_under_load_without_a_failed_request(
 ) -> None:
     before = local_host.app("wine")
     release = local_host.install_changed("wine", change)
-    with ProbeProcess(local_host.url, "--rate=30", "--sessions=1") as probe:
+    with ProbeProcess(local_host.url, RATE, "--sessions=1") as probe:
         time.sleep(2)
         answer = local_host.pergola("deploy", "wine", release, f"--timeout={timeout}")
         time.sleep(2)
@@ -133,15 +131,25 @@ def test_a_broken_release_is_refused_under_load_without_a_failed_request(
     assert report["sent"] > 100
 
 
+def test_sessions_that_end_are_followed_by_others(local_host: LocalHost) -> None:
+    with ProbeProcess(local_host.url, "--rate=0", "--sessions=2", "--rerun-seconds=0.2", "--visit-seconds=1") as probe:
+        time.sleep(15)
+        report = probe.stop()
+    assert report["sockets_cut"] == 0, report["sockets_cut_why"]
+    assert report["sockets_opened"] > 2
+
+
 def test_a_good_release_under_load_loses_nothing_and_keeps_the_session(local_host: LocalHost) -> None:
     before = local_host.app("wine")
     release = local_host.install_changed(
         "wine", lambda folder: (folder / "note.txt").write_text(str(time.time_ns())) and None
     )
-    with ProbeProcess(local_host.url, "--rate=30", "--sessions=2", "--rerun-seconds=0.5") as probe:
+    with ProbeProcess(local_host.url, RATE, "--sessions=2", "--rerun-seconds=0.5") as probe:
         time.sleep(3)
         probe.mark("during")
-        assert local_host.pergola("deploy", "wine", release)["changed"]
+        # its processor time comes after that of the live slot, and a busy machine has little left
+        answer = local_host.pergola("deploy", "wine", release, "--timeout=300")
+        assert answer["changed"], answer
         probe.mark("after")
         time.sleep(6)
         during = local_host.app("wine")
@@ -151,10 +159,10 @@ def test_a_good_release_under_load_loses_nothing_and_keeps_the_session(local_hos
     # the sessions kept the old slot alive
     assert during["release"] == release
     assert any("(2 sessions)" in text for text in during["draining"]), during
-    local_host.wait_settled("wine", 60)
+    local_host.wait_settled("wine", 300)
     assert local_host.pergola("rollback", "wine")["changed"]
     assert local_host.app("wine")["release"] == before["release"]
-    local_host.wait_settled("wine", 60)
+    local_host.wait_settled("wine", 300)
     assert serves(local_host)
 
 
@@ -230,9 +238,9 @@ def test_two_deploys_of_one_app_at_once_wait_for_each_other(local_host: LocalHos
     assert [answer["changed"] for answer in answers] == [True, True], answers
     assert local_host.app("wine")["release"] in (first, second)
     assert serves(local_host)
-    local_host.wait_settled("wine", 60)
+    local_host.wait_settled("wine", 300)
     local_host.site("--tags", "apps")
-    local_host.wait_settled("wine", 60)
+    local_host.wait_settled("wine", 300)
 
 
 # ---------------------------------------------------------------- wrong input
@@ -268,7 +276,7 @@ def test_a_broken_nginx_setting_never_replaces_a_working_one(local_host: LocalHo
 def test_a_taken_port_is_named_with_its_holder(local_host: LocalHost) -> None:
     local_host.sh("systemctl stop nginx && systemd-run --unit=squatter --quiet python3 -m http.server 443")
     try:
-        local_host.wait("ss -Hltn 'sport = :443' | grep -q .", 10, "the squatter")
+        local_host.wait("ss -Hltn 'sport = :443' | grep -q .", 60, "the squatter")
         done = local_host.site("--tags", "nginx", check=False)
         assert done.returncode != 0
         assert "443" in done.stdout

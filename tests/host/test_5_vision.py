@@ -13,7 +13,9 @@ from tests.conftest import LocalHost
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(600)]
 SINGLE = "/vision/api/api/v1/classify/single"
-SHOW = "systemctl show -p MemoryMax -p MemoryCurrent -p NRestarts pergola-api@vision-{slot}.service"
+SHOW = (
+    "systemctl show -p MemoryMax -p MemoryCurrent -p NRestarts -p Result -p MainPID pergola-api@vision-{slot}.service"
+)
 
 
 def pictures() -> list[tuple[bytes, str]]:
@@ -26,9 +28,17 @@ def pictures() -> list[tuple[bytes, str]]:
     return found
 
 
+def unit_state(host: LocalHost) -> dict[str, str]:
+    """What systemd knows of the live API's service."""
+    slot = host.app("vision")["slot"]
+    shown = host.sh(SHOW.format(slot=slot)).split()
+    return {"slot": slot, **{name: value for name, _, value in (line.partition("=") for line in shown)}}
+
+
 def test_a_hundred_at_once_are_answered_within_the_memory(local_host: LocalHost) -> None:
     # exactly as many as the API lets one visitor ask in a minute
     good, files = 96, pictures()
+    before, began = unit_state(local_host), local_host.sh("date +%s").strip()
     sent = [(files[number % len(files)][0], 200) for number in range(good)]
     sent += [(b"no picture", 400), (b"", 400), (files[0][0][:500], 400), (bytes(11 * 1024 * 1024), 413)]
     with httpx.Client(base_url=local_host.url, verify=local_host.tls, timeout=300) as client:
@@ -49,7 +59,15 @@ def test_a_hundred_at_once_are_answered_within_the_memory(local_host: LocalHost)
     assert answers[0].json()["result"]["explanation"]["overlay"].startswith("data:image/jpeg")
     for answer in answers[:good]:
         assert {"x-request-id", "x-processing-time", "x-ratelimit-remaining"} <= set(answer.headers)
-    shown = local_host.sh(SHOW.format(slot=local_host.app("vision")["slot"]))
-    state = {name: int(value) for name, _, value in (line.partition("=") for line in shown.split())}
-    assert state["MemoryCurrent"] < state["MemoryMax"] == 1024**3
-    assert state["NRestarts"] == 0, "the kernel ended a worker that took too much"
+    state = unit_state(local_host)
+    assert int(state["MemoryCurrent"]) < int(state["MemoryMax"]) == 1024**3
+    assert (state["NRestarts"], state["Result"], state["MainPID"]) == (
+        before["NRestarts"],
+        "success",
+        before["MainPID"],
+    )
+    ended = (
+        f"journalctl -u pergola-api@vision-{state['slot']} --since=@{began} | grep -cE 'oom-kill|SIGKILL|WORKER TIMEOUT'"
+        " || test $? = 1"
+    )
+    assert local_host.sh(ended).strip() == "0", "a worker was ended that took too much, of memory or of time"

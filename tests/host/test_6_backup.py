@@ -57,6 +57,20 @@ def jobs(host: LocalHost) -> list[dict[str, Any]]:
     return list(json.loads(host.sh("cat /etc/pergola/backup.json"))["jobs"])
 
 
+def test_the_maintenance_calendar_runs_and_is_told(local_host: LocalHost) -> None:
+    calendar = json.loads(local_host.sh("cat /etc/pergola/jobs.json"))
+    assert {"backup-check", "backup-full-check", "log-digest", "packages", "capacity"} == {
+        job["name"] for job in calendar
+    }
+    for job in calendar:
+        assert f" pergola-job run {job['name']} " in local_host.sh("cat /etc/cron.d/pergola-jobs")
+        local_host.sh(f"pergola-job run {job['name']}")
+    told = {row["title"]: row for row in local_host.get("/api/status").json()["jobs"]}
+    assert [told[job["title"]]["in_order"] for job in calendar] == [True] * len(calendar)
+    assert "requests failed" in told["Log digest"]["text"]
+    assert "Backups verified" in local_host.get("/status").text
+
+
 def test_apps_come_back_to_their_backup_and_serve_while_others_do_not_notice(local_host: LocalHost) -> None:
     sql(local_host, "CREATE TABLE planted AS SELECT n, 'text ' || n AS text FROM generate_series(1, 1000) n")
     sqlite(local_host, "drawings", "CREATE TABLE planted (n INTEGER)")

@@ -15,7 +15,7 @@ SCENARIOS = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/mole
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2700)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(scenario: str) -> None:
     log = ROOT / "build" / "test" / f"molecule-{scenario}.log"
@@ -24,6 +24,8 @@ def test_scenario(scenario: str) -> None:
     environment = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "NO_COLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
     # two checkouts on one machine must not remove each other's hosts
     environment["PERGOLA_NAME_SUFFIX"] = f"-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
+    # nor share what molecule keeps, which it files under the checkout folder's name
+    environment["MOLECULE_EPHEMERAL_DIRECTORY"] = str(ROOT / "build" / "test" / "molecule" / scenario)
     with log.open("w", encoding="utf-8") as stream:
         done = subprocess.run(
             [bin_dir / "molecule", "test", "--scenario-name", scenario],

@@ -28,7 +28,24 @@ ROOT = Path(__file__).resolve().parents[2]
 PORT, HTTPS, HTTP = 29570, 29543, 29580
 SERVE = """#!/bin/sh
 mkdir -p /srv/www && cd /srv/www && hostname >index.html && echo ok >health
-systemd-run --unit=web --working-directory=/srv/www python3 -m http.server 80
+cat >/srv/serve.py <<'END'
+import http.server, time
+class Pages(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/slow":
+            time.sleep(3600)
+        super().do_GET()
+http.server.ThreadingHTTPServer(("", 80), Pages).serve_forever()
+END
+cat >/etc/systemd/system/web.service <<'END'
+[Service]
+WorkingDirectory=/srv/www
+ExecStart=/usr/bin/python3 /srv/serve.py
+ExecStop=/bin/sh -c 'systemctl list-jobs --no-legend reboot.target kexec.target soft-reboot.target >/srv/jobs; sleep 3'
+[Install]
+WantedBy=multi-user.target
+END
+systemctl daemon-reload && systemctl enable --now web
 """
 
 
@@ -101,12 +118,12 @@ class Site:
         found = self.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=["fleet"])
         return [i["LifecycleState"] for i in found["AutoScalingGroups"][0]["Instances"]]
 
-    def page(self, path: str = "/") -> tuple[int, str]:
+    def page(self, path: str = "/", seconds: float = 20) -> tuple[int, str]:
         """GET a page through the balancer."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
-            with urllib.request.urlopen(f"https://127.0.0.1:{HTTPS}{path}", timeout=20, context=context) as answer:
+            with urllib.request.urlopen(f"https://127.0.0.1:{HTTPS}{path}", timeout=seconds, context=context) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""

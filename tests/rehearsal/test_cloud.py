@@ -154,7 +154,7 @@ def test_2_a_run_that_is_killed_is_run_again_through_errors_of_the_cloud(aws: Cl
         aws.play("cloud")
     finally:
         aws.rehearsal("fault", "none")
-    assert aws.play("drift").count("as wanted")
+    assert re.search(r"ok +The account is what the inventory says", aws.play("drift"))
 
 
 @pytest.mark.long
@@ -214,7 +214,14 @@ def test_7_destroy_that_is_killed_is_run_again_and_leaves_nothing(aws: Cloud) ->
     tagged = aws.client("resourcegroupstaggingapi").get_resources(
         TagFilters=[{"Key": "Environment", "Values": ["rehearsal"]}]
     )
-    assert tagged["ResourceTagMappingList"] == []
+    over = [
+        one["InstanceId"]
+        for pair in aws.client("ec2").describe_instances()["Reservations"]
+        for one in pair["Instances"]
+        if one["State"]["Name"] == "terminated"  # AWS tells of them for an hour more
+    ]
+    left = [row["ResourceARN"] for row in tagged["ResourceTagMappingList"]]
+    assert [arn for arn in left if arn.rpartition("/")[2] not in over] == []
     aws.play("destroy", "-e", "confirm=rehearsal")  # there is nothing to remove, which is no error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import threading
 import time
@@ -76,37 +77,77 @@ def test_security_groups_and_routes_hold(site: Site) -> None:
     assert any("169.254.0.0/16" in rule and site.name in rule and rule.endswith("DROP") for rule in rules.splitlines())
 
 
+def asked(site: Site, database: str, query: str, mode: str = "require") -> subprocess.CompletedProcess[str]:
+    """Ask a database as its user does."""
+    where = f"host=127.0.0.1 user=owner dbname=app sslmode={mode}"
+    container = ["-e", "PGPASSWORD=it's a \\ secret", f"{site.name}-db-{database}"]
+    line = ["docker", "exec", *container, "psql", where, "-v", "ON_ERROR_STOP=1", "-Atc", query]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def available(site: Site, *names: str) -> None:
+    """Wait until databases are there."""
+    for name in names:
+        site.until(lambda name=name: site.client("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]["DBInstanceStatus"]
+                   == "available", f"the database {name}")  # fmt: skip
+
+
 def test_the_database_answers_its_user(site: Site) -> None:
-    rds = site.client("rds")
-
-    def database() -> dict[str, object]:
-        return dict(rds.describe_db_instances(DBInstanceIdentifier="main")["DBInstances"][0])
-
-    site.until(lambda: database()["DBInstanceStatus"] == "available", "the database")
+    available(site, "main")
     for mode, good in (("require", True), ("disable", False)):
-        where = f"host=127.0.0.1 user=owner dbname=app sslmode={mode}"
-        line = [
-            "docker",
-            "exec",
-            "-e",
-            "PGPASSWORD=it's a \\ secret",
-            f"{site.name}-db-main",
-            "psql",
-            where,
-            "-Atc",
-            "select current_user",
-        ]
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        done = asked(site, "main", "select current_user", mode)
         assert (done.stdout.strip() == "owner") is good, done.stderr
     one, address = site.healthy()[0], site.status()["databases"][0]["address"]
     assert site.on(one, REACH.format(address, 5432)).returncode == 0
 
 
+def test_a_database_comes_back_as_it_was_at_a_moment(site: Site) -> None:
+    """Replayed to a moment between two commits; then it takes the name of the other, which keeps what it had."""
+    rds, then = site.client("rds"), "main-as-of-a-moment-with-a-name-of-sixty-letters-at-the-most"
+    asked(site, "main", "create table wines (name text)")
+    asked(site, "main", "insert into wines values ('before')")
+    time.sleep(1.1)  # AWS takes whole seconds
+    moment = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    time.sleep(1.1)
+    assert asked(site, "main", "update wines set name = 'after'").returncode == 0
+    for name, how in ((then, {"RestoreTime": moment}), ("now", {"UseLatestRestorableTime": True})):
+        rds.restore_db_instance_to_point_in_time(
+            SourceDBInstanceIdentifier="main", TargetDBInstanceIdentifier=name, DBSubnetGroupName="data", **how
+        )
+    available(site, then, "now")
+    assert asked(site, then, "select * from wines").stdout == "before\n"
+    assert asked(site, "now", "select * from wines").stdout == "after\n"
+    for before, name in (("main", "kept"), (then, "main")):
+        rds.modify_db_instance(DBInstanceIdentifier=before, NewDBInstanceIdentifier=name, ApplyImmediately=True)
+    available(site, "main", "kept")
+    assert asked(site, "main", "insert into wines values ('later') returning name").stdout.splitlines()[0] == "later"
+    assert asked(site, "kept", "select * from wines").stdout == "after\n"
+    endpoint = rds.describe_db_instances(DBInstanceIdentifier="main")["DBInstances"][0]["Endpoint"]["Address"]
+    address = next(row["address"] for row in site.status()["databases"] if row["database"] == "main")
+    one = site.healthy()[0]
+    site.until(
+        lambda: site.on(one, f"getent hosts {endpoint}").stdout.split()[:1] == [address], "the name's new address"
+    )
+    for name in ("now", "kept"):
+        rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
+
+
+def replaced(site: Site, victim: str) -> None:
+    """Wait until two hosts serve and the victim is none of them, in one and the same answer."""
+    site.until(lambda: len(now := site.healthy()) == 2 and victim not in now, "a replacement")
+
+
 def test_a_killed_host_is_replaced(site: Site) -> None:
     victim, other = site.healthy()
+    ec2, said = (
+        site.client("ec2"),
+        site.on(victim, "echo said >> /var/log/cloud-init-output.log; cat /var/log/cloud-init-output.log").stdout,
+    )
+    assert ec2.get_console_output(InstanceId=victim, Latest=True)["Output"] == said
     site.command("fault", "kill", victim)
-    site.until(lambda: len(site.healthy()) == 2 and victim not in site.healthy(), "a replacement")
+    replaced(site, victim)
     assert other in site.healthy()
+    assert ec2.get_console_output(InstanceId=victim, Latest=True)["Output"] == said, "why it died can still be read"
     assert site.page()[0] == 200
 
 
@@ -117,8 +158,68 @@ def test_a_wedged_host_is_replaced(site: Site) -> None:
     site.command("fault", "wedge", victim)
     site.until(lambda: victim not in site.healthy(), "failed health checks")
     assert {site.page()[0] for _ in range(6)} == {200}
-    site.until(lambda: len(site.healthy()) == 2 and victim not in site.healthy(), "a replacement")
+    replaced(site, victim)
     assert other in site.healthy()
+
+
+def alone(site: Site) -> str:
+    """Launch an instance outside the group, and return it when it serves."""
+    made = site.client("ec2").run_instances(
+        LaunchTemplate={"LaunchTemplateName": "hosts"}, MinCount=1, MaxCount=1, SubnetId=site.built["subnets"][0]
+    )["Instances"][0]["InstanceId"]
+    site.until(lambda: site.on(made, "systemctl is-active web").returncode == 0, "an instance")
+    return str(made)
+
+
+def test_a_reboot_ends_what_runs_and_begins_again(site: Site) -> None:
+    """Services are stopped in order, and can see that it is a reboot; what is on the disk stays."""
+    ec2, made = site.client("ec2"), alone(site)
+    boot = site.on(made, "cat /proc/1/stat").stdout.split()[21]
+    ec2.reboot_instances(InstanceIds=[made])
+
+    def again() -> bool:
+        found = site.on(made, "cat /proc/1/stat && systemctl is-active --quiet web")
+        return found.returncode == 0 and found.stdout.split()[21] != boot
+
+    site.until(again, "the end of the reboot")
+    assert " reboot.target" in site.on(made, "cat /srv/jobs").stdout
+    assert " start " in site.on(made, "cat /srv/jobs").stdout
+    assert ec2.describe_instances(InstanceIds=[made])["Reservations"][0]["Instances"][0]["State"]["Name"] == "running"
+    ec2.terminate_instances(InstanceIds=[made])
+
+
+def test_an_instance_that_does_not_end_is_reset(site: Site) -> None:
+    ec2, made = site.client("ec2"), alone(site)
+    site.on(
+        made, "sed -i 's/sleep 3/sleep 3600/; s/^ExecStop/TimeoutStopSec=infinity\\n&/' /etc/systemd/system/web.service"
+    )
+    site.on(made, "systemctl daemon-reload")
+    boot = site.on(made, "cat /proc/1/stat").stdout.split()[21]
+    ec2.reboot_instances(InstanceIds=[made])
+    site.until(lambda: site.on(made, "cat /proc/1/stat").stdout.split()[21:22] not in ([], [boot]), "a new boot")
+    assert f"{made} did not end within 240 s: it is reset" in site.command("status").stdout
+    ec2.terminate_instances(InstanceIds=[made])
+
+
+def test_a_connection_that_outlives_the_deregistration_delay_is_closed(site: Site) -> None:
+    elb, made, answers = site.client("elbv2"), alone(site), []
+    target = {"TargetGroupArn": site.built["group"], "Targets": [{"Id": made}]}
+    elb.register_targets(**target)
+    site.until(lambda: made in site.healthy(), "a third target")
+
+    def wait() -> None:
+        answers.append(site.page("/slow", seconds=200)[0])
+
+    for _ in range(3):  # in turn: one each
+        threading.Thread(target=wait, daemon=True).start()
+    slow = f"ss -Htn state established 'sport = :80' src {site.address(made)}"
+    site.until(lambda: site.on(made, slow).stdout, "a request that it works on")
+    elb.deregister_targets(**target)
+    site.until(lambda: answers, "the end of the connection")
+    assert answers == [502]
+    assert f"{made}: the deregistration delay is over" in site.command("status").stdout
+    assert site.on(made, "systemctl is-active web").returncode == 0, "it was the balancer who closed it"
+    site.client("ec2").terminate_instances(InstanceIds=[made])
 
 
 def test_growing_and_shrinking_under_load_loses_nothing(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""``make rehearse``, as stories in this order: from nothing to a page, twice the same, closed, healing, and gone."""
+"""``make up``, as stories in this order: from nothing to a page, twice the same, closed, healing, and gone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import Any
 
 import boto3
 import pytest
+
+from prober.process import ProbeProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(1500)]
@@ -99,7 +101,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    """Give the environment that `make rehearse` makes; it is taken down at the end, whatever happened."""
+    """Give the environment that `make up` makes; it is taken down at the end, whatever happened."""
     if os.geteuid() != 0:
         pytest.skip("instances need root (network namespaces)")
     made = Whole()
@@ -164,6 +166,21 @@ def test_the_metadata_address_is_the_vpcs_own(whole: Whole) -> None:
     rules = subprocess.run(["iptables", "-w", "-S", "DOCKER-USER"], capture_output=True, text=True, check=True).stdout
     ours = [rule for rule in rules.splitlines() if f"rehearsal:{whole.name}" in rule]
     assert any("169.254.0.0/16" in rule and rule.endswith("DROP") for rule in ours)
+
+
+def test_a_host_that_reboots_is_replaced_and_nobody_notices(whole: Whole) -> None:
+    victim = min(whole.healthy())
+    flags = ["--rate=20", "--sessions=0", "--get=/api/apps", "--post="]
+    with ProbeProcess(f"https://127.0.0.1:{whole.https}", *flags) as probe:
+        time.sleep(3)
+        whole.client("ec2").reboot_instances(InstanceIds=[victim])
+        whole.until(lambda: len(now := whole.healthy()) == 2 and victim not in now, "another host in its place")
+        seen = probe.stop()
+    assert seen["failed"] == 0, seen["failures"]
+    assert seen["sent"] > 100
+    said = whole.status()["events"]
+    assert any("in response to a user health-check" in line for line in said), said
+    assert not any(f"{victim} did not end" in line for line in said), said
 
 
 def test_a_lost_zone_is_survived_and_a_host_replaced(whole: Whole) -> None:

@@ -246,6 +246,32 @@ def test_a_drill_finds_a_flipped_bit_in_a_repository(host: Host) -> None:
     assert "damaged" in host.refused("check")
 
 
+def test_a_check_reads_a_sample_and_waits_while_another_host_writes(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run("run")
+    real: Callable[..., Any] = host.module.restic
+    asked: list[tuple[str, ...]] = []
+
+    def taken(app: str, *arguments: str, cwd: Path | None = None, check: bool = True) -> Any:
+        asked.append(arguments)
+        if len(asked) == 1:
+            return subprocess.CompletedProcess(
+                [], 1, "", "unable to create lock in backend: repository is already locked"
+            )
+        return real(app, *arguments, cwd=cwd, check=check)
+
+    monkeypatch.setattr(host.module, "restic", taken)
+    monkeypatch.setattr(host.module.time, "sleep", lambda _: None)
+    host.run("check", "--sample", "100")
+    assert asked == [("check", "--read-data-subset=100%")] * 2
+    monkeypatch.undo()
+    for pack in host.packs():
+        flip(pack)
+    shutil.rmtree(host.module.CACHE)
+    assert "damaged" in host.refused("check", "--sample", "100")
+
+
 @pytest.mark.parametrize("what", ["database", "storage"])
 def test_a_drill_names_the_table_or_file_that_differs(host: Host, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real: Callable[..., Any] = host.module.restic

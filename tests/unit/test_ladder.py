@@ -21,12 +21,13 @@ def test_the_longest_request_decides() -> None:
     assert rungs.balancer_idle_seconds == 305
     assert rungs.nginx_keepalive_seconds == 320
     assert (rungs.graceful_seconds, rungs.stop_seconds) == (305, 315)
-    assert rungs.deregistration_seconds == 300
+    assert rungs.deregistration_seconds == 900, "sessions stay on a host that leaves until the drain ceiling"
+    assert ladder.compute([5, 300], drain_seconds=60).deregistration_seconds == 300
 
 
 def test_an_operators_values_are_kept() -> None:
-    rungs = ladder.compute([30], drain_seconds=60, balancer_idle_seconds=120, deregistration_seconds=45)
-    assert (rungs.drain_seconds, rungs.balancer_idle_seconds, rungs.deregistration_seconds) == (60, 120, 45)
+    rungs = ladder.compute([30], drain_seconds=40, balancer_idle_seconds=120, deregistration_seconds=45)
+    assert (rungs.drain_seconds, rungs.balancer_idle_seconds, rungs.deregistration_seconds) == (40, 120, 45)
     assert rungs.nginx_keepalive_seconds == 135
     assert ladder.broken_rungs(rungs) == []
 
@@ -43,7 +44,7 @@ def test_every_computed_ladder_holds(seconds: list[int], drain: int) -> None:
     assert rungs.balancer_idle_seconds <= 4000, "a load balancer allows 4000 seconds"
 
 
-LONG = {"longest_request_seconds": 60, "graceful_seconds": 65, "stop_seconds": 75, "deregistration_seconds": 60}
+LONG = {"longest_request_seconds": 60, "graceful_seconds": 65, "stop_seconds": 75, "drain_seconds": 60}
 
 
 @pytest.mark.parametrize(
@@ -75,9 +76,14 @@ LONG = {"longest_request_seconds": 60, "graceful_seconds": 65, "stop_seconds": 7
             "balancer_idle_seconds = 60, longest_request_seconds = 60",
         ),
         (
-            {"deregistration_seconds": 9},
+            {"deregistration_seconds": 9, "drain_seconds": 9},
             "the longest request must fit into the deregistration delay",
             "longest_request_seconds = 10, deregistration_seconds = 9",
+        ),
+        (
+            {"deregistration_seconds": 30},
+            "the drain ceiling must fit into the deregistration delay",
+            "drain_seconds = 900, deregistration_seconds = 30",
         ),
         (
             {"graceful_seconds": 10},

@@ -122,6 +122,7 @@ class Host:
         self.module.fetch = self.fetch
         self.module.time = self.clock
         self.answers: dict[str, tuple[int, str]] = {}
+        self.screens: dict[str, tuple[int, str]] = {}  # where the screen answers otherwise than the API
         self.patience: set[float] = set()  # seconds that an answer may take
         self.sessions: dict[str, int] = {}
         self.write_site(apps)
@@ -142,6 +143,8 @@ class Host:
         if "_stcore/metrics" in target:
             return 200, f"# TYPE active_sessions gauge\nactive_sessions {self.sessions.get(instance[-1], 0)}\n# EOF\n"
         release = (self.module.OPT / "slots" / instance).readlink().name
+        if kind == "ui" and release in self.screens:
+            return self.screens[release]
         return self.answers.get(release, (200, "{}"))
 
     def run(self, *arguments: str) -> dict[str, Any]:
@@ -886,6 +889,14 @@ def test_changed_settings_start_the_same_release_again(host: Host) -> None:
     assert host.state()["previous"] is None, "a release is not its own previous one"
 
 
+def test_a_service_may_need_another_start_or_two(host: Host) -> None:
+    host.installed(ONE, TWO)
+    host.run("deploy", "wine", ONE)
+    host.systemd.restarts["pergola-api@wine-b.service"] = 2
+    host.run("deploy", "wine", TWO)
+    assert host.serving() == TWO
+
+
 @pytest.mark.parametrize("how", ["not ready", "does not start", "keeps dying"])
 def test_a_release_that_does_not_work_is_refused_and_the_old_one_serves(host: Host, how: str) -> None:
     host.installed(ONE, TWO)
@@ -894,7 +905,7 @@ def test_a_release_that_does_not_work_is_refused_and_the_old_one_serves(host: Ho
         host.answers[TWO] = (503, '{"detail": "the model is missing"}')
     elif how == "keeps dying":
         host.answers[TWO] = (503, "")
-        host.systemd.restarts["pergola-api@wine-b.service"] = 7
+        host.systemd.restarts["pergola-api@wine-b.service"] = 3
         server = "Traceback (most recent call last):\n  File ...\ngunicorn.errors.HaltServer: <HaltServer>\n"
         host.logged = (
             "Traceback (most recent call last):\n  File ...\n\nModuleNotFoundError: No module 'x'\n" + 20 * server
@@ -917,6 +928,33 @@ def test_a_release_that_does_not_work_is_refused_and_the_old_one_serves(host: Ho
     assert state["slots"]["b"] is None
     assert (state["history"][-1]["ended"], state["history"][-1]["release"]) == ("refused", TWO)
     assert not [unit for unit in host.systemd.active if "-b." in unit]
+
+
+@pytest.mark.parametrize(
+    ("screen", "api", "why", "seconds"),
+    [
+        ({"raised": True, "reason": "E: x"}, (200, ""), "its screen raised the same error for 20 s", 20),
+        (
+            {"raised": False, "reason": "the script did not end within 30 s"},
+            (200, ""),
+            "it was not ready after 90 s",
+            90,
+        ),
+        ({"raised": True, "reason": "E: no API"}, (503, ""), "it was not ready after 90 s", 90),
+    ],
+    ids=["raises", "slow", "with the API"],
+)
+def test_a_screen_that_raises_beside_a_ready_api_is_not_waited_for(
+    host: Host, screen: dict[str, Any], api: tuple[int, str], why: str, seconds: int
+) -> None:
+    host.installed(ONE, TWO)
+    host.run("deploy", "wine", ONE)
+    host.answers[TWO], host.screens[TWO] = api, (503, json.dumps(screen))
+    began = host.clock.now
+    assert why in (message := host.refused("deploy", "wine", TWO))
+    assert screen["reason"] in message
+    assert seconds <= host.clock.now - began < seconds + 5
+    assert host.serving() == ONE
 
 
 @pytest.mark.parametrize(
@@ -1340,7 +1378,8 @@ def lacks(host: Host, *triples: str) -> dict[str, list[str]]:
 def test_what_a_deploy_would_have_to_do(host: Host) -> None:
     asked = host.run("pending", f"wine:{ONE}:{LAYER},{NEW}", f"portal:{ONE}:")
     assert asked["layers"] == [NEW]
-    assert asked["pending"] == {"wine": ["release", "live"], "portal": ["release", "live"]}
+    assert asked["pending"] == {"wine": ["release", "secret", "live"], "portal": ["release", "live"]}
+    host.run("secret", "wine")
     assert lacks(host, f"wine:{ONE}:{LAYER}") == {"wine": ["release", "live"]}
     host.installed(ONE, TWO)
     assert lacks(host, f"wine:{ONE}:{LAYER}") == {"wine": ["live"]}
@@ -1353,6 +1392,17 @@ def test_what_a_deploy_would_have_to_do(host: Host) -> None:
     assert lacks(host, f"wine:{TWO}:{LAYER}") == {}
     host.systemd.active.clear()
     assert lacks(host, f"wine:{TWO}:{LAYER}") == {"wine": ["live"]}
+
+
+def test_a_secret_that_is_missing_is_told_whichever_it_is(host: Host) -> None:
+    host.installed(ONE)
+    host.run("secret", "wine")
+    host.run("deploy", "wine", ONE)
+    for name in ("admin_password", "api_key"):
+        (host.module.SECRETS / "wine" / name).unlink()
+        assert "secret" in lacks(host, f"wine:{ONE}:{LAYER}")["wine"]
+        host.run("secret", "wine")
+        assert "secret" not in lacks(host, f"wine:{ONE}:{LAYER}").get("wine", [])
 
 
 def test_on_a_host_that_was_never_configured_everything_is_pending(host: Host) -> None:

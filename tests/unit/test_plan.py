@@ -166,6 +166,10 @@ def test_who_needs_a_network_gets_one() -> None:
     assert plan.build([made("a")])["apps"][0]["private_network"] is True
     assert plan.build([made("a", network="outbound")])["apps"][0]["private_network"] is False
     assert plan.build([made("a", buckets=["data"])])["apps"][0]["private_network"] is False
+    # the metadata service is for what reaches a bucket of AWS
+    for storage, asks in ((None, False), ("s3://data", True)):
+        apps = plan.build([made("a", buckets=["data"]), made("b")], storage=storage)["apps"]
+        assert [app["asks_metadata"] for app in apps] == [asks, False]
 
 
 def test_the_packages_an_app_asks_for_reach_the_role() -> None:
@@ -211,8 +215,8 @@ def test_a_broken_ladder_is_refused_with_every_rung() -> None:
 @pytest.mark.parametrize("key", ["drain_seconds", "balancer_idle_seconds", "deregistration_seconds"])
 def test_seconds_may_come_from_a_command_line_as_text(key: str) -> None:
     """``--extra-vars pergola_drain_seconds=600`` hands a text over."""
-    text: dict[str, Any] = {key: "600"}
-    number: dict[str, Any] = {key: 600}
+    text: dict[str, Any] = {key: "900"}
+    number: dict[str, Any] = {key: 900}
     assert plan.build([WINE], **text) == plan.build([WINE], **number)
 
 

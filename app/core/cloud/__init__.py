@@ -48,12 +48,13 @@ from app.core.cloud import (
     storage,
 )
 from app.core.cloud.site import CloudError, Site
-from app.core.manifest import Manifest
+from app.core.manifest import Manifest, parse_size
 
 __all__ = ["SECTIONS", "CloudError", "Site", "build", "schema", "site_of"]
 
 SCHEMA_PATH = Path(__file__).with_name("inventory.schema.json")
 WHERE = "pergola_cloud"
+SYSTEM_MIB = 256  # of a host's memory that Debian, nginx and the agents take
 SECTIONS = {
     "network": network.section,
     "identity": identity.section,
@@ -139,15 +140,17 @@ def site_of(
     data = checking.with_defaults(schema(), copy.deepcopy(dict(settings)))
     data["database"].setdefault("enabled", any(m.data["database"] == "postgresql" for m in ordered))
     rungs = timeouts.compute((m.data["limits"]["request_seconds"] for m in ordered), drain_seconds=drain_seconds)
+    site = Site(environment, account, data, ordered, rungs)
     findings = [
         *_names(environment, account),
         *_addresses(data),
         *_fleets(data, [m.name for m in ordered]),
+        *_memory(site),
         *_beyond_schema(data),
         *(f"timeouts: {line}" for line in timeouts.broken_rungs(rungs)),
     ]
     _refuse(findings)
-    return Site(environment, account, data, ordered, rungs)
+    return site
 
 
 def _refuse(findings: Iterable[str]) -> None:
@@ -201,6 +204,18 @@ def _fleets(data: Mapping[str, Any], apps: list[str]) -> Iterable[str]:
         yield f"{WHERE}/fleets: no fleet serves {', '.join(left)}; name them in a fleet's apps"
     elif open_fleets and not left:
         yield f"{WHERE}/fleets: nothing is left for {open_fleets[0]!r} to serve; remove it or name its apps"
+
+
+def _memory(site: Site) -> Iterable[str]:
+    """A host too small for its apps ends in the kernel killing them, one after the other."""
+    for position, row in enumerate(site.settings["fleets"]):
+        kind, has = row["instance_type"], fleet.memory(row["instance_type"])
+        wanted = SYSTEM_MIB + sum(parse_size(app.data["limits"]["memory"]) for app in site.apps_of(row)) / 2**20
+        if has is not None and has < wanted:
+            yield (
+                f"{WHERE}/fleets/{position}/instance_type: a {kind} has {has:g} MiB, its apps' limits and the system"
+                f" come to {wanted:g}; take a larger one, such as {fleet.larger(kind, wanted)}, or fewer apps"
+            )
 
 
 def _beyond_schema(data: Mapping[str, Any]) -> Iterable[str]:

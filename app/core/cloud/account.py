@@ -175,6 +175,13 @@ def dashboards(a: Account) -> Iterator[Thing]:
             yield Thing("dashboard", row["DashboardName"], {}, row["DashboardName"])
 
 
+def log_queries(a: Account) -> Iterator[Thing]:
+    """Find the saved queries of logs."""
+    found = a.client("logs").describe_query_definitions(queryDefinitionNamePrefix=f"{a.prefix}/", maxResults=1000)
+    for row in found["queryDefinitions"]:
+        yield Thing("log query", row["name"], {}, row["queryDefinitionId"])
+
+
 def topics(a: Account) -> Iterator[Thing]:
     """Find the topics."""
     for row in a.pages("sns", "list_topics", "Topics"):
@@ -587,6 +594,7 @@ PARTS: dict[str, list[Kind]] = {
     "watchers": [
         _kind("alarm", alarms, call("cloudwatch", "delete_alarms", "AlarmNames", many=True)),
         _kind("dashboard", dashboards, call("cloudwatch", "delete_dashboards", "DashboardNames", many=True)),
+        _kind("log query", log_queries, call("logs", "delete_query_definition", "queryDefinitionId")),
         _kind("trail", trails, call("cloudtrail", "delete_trail", "Name")),
         _kind("topic", topics, call("sns", "delete_topic", "TopicArn")),
         _kind("budget", budgets, lambda a, thing: a.client("budgets").delete_budget(AccountId=a.plan["account"], BudgetName=thing.handle)),

@@ -11,7 +11,7 @@ from app.core.manifest import Manifest
 from app.core.plan import api_prefix
 
 # Alarms that a release can set off; a full disk or an old certificate is nobody's release.
-BLAMED = ("-response-time", "-failed-requests", "-healthy", "-errors")
+BLAMED = ("-response-time", "-failed-requests", "-healthy", "-errors", "-restarts")
 
 
 def section(site: Site) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,18 @@ REQUEST_METRIC = "ALBRequestCountPerTarget"
 DEBIAN = {"owner": "136693071363", "name": "debian-13-{}-*"}  # Debian's own account on AWS; 12 has too old a Python
 PYTHON = "3.13"  # of Debian 13
 LEAVE_SECONDS = 900
+# AWS's families keep the memory for each processor, and its sizes double; source: the EC2 instance type pages
+LARGE_GIB = {"t": 8, "m": 8, "c": 4, "r": 16}
+SIZES = {
+    "nano": 1 / 16,
+    "micro": 1 / 8,
+    "small": 1 / 4,
+    "medium": 1 / 2,
+    "large": 1,
+    "xlarge": 2,
+    "2xlarge": 4,
+    "4xlarge": 8,
+}
 MACHINES = {"x86_64": "amd64", "arm64": "arm64"}
 
 
@@ -62,6 +75,20 @@ def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def memory(instance_type: str) -> float | None:
+    """Return the MiB of an instance type; None for a family or size that is not among the common ones."""
+    family, _, size = instance_type.partition(".")
+    common = re.fullmatch(r"(t[2-4]|[mcr][5-9])[a-z]*", family) and size in SIZES
+    return LARGE_GIB[family[0]] * 1024 * SIZES[size] if common else None
+
+
+def larger(instance_type: str, wanted: float) -> str:
+    """Return the smallest type of the same family that has so many MiB."""
+    family = instance_type.partition(".")[0]
+    enough = (f"{family}.{size}" for size in SIZES if (memory(f"{family}.{size}") or 0) >= wanted)
+    return next(enough, f"a fleet for each app, {family}.4xlarge")
+
+
 def host_subnets(site: Site) -> list[str]:
     """Return the names of the subnets in which hosts stand."""
     kind = "public" if site.settings["network"]["way_out"] == "public" else "private"
@@ -88,6 +115,13 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
         storage=f"s3://{site.bucket('data')}",
         region=site.region,
         database_server=site.settings["database"]["enabled"],
+        agent={
+            "project": site.project,
+            "region": site.region,
+            "fleet": row["name"],
+            "balanced": site.balanced,
+            "kind": site.settings["logs"]["agent"],
+        },
     )
     secrets = {
         app.name: {name: site.secret(app.name, name) for name in app.data["secrets"]}
@@ -102,7 +136,6 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
             "pergola_environment": site.environment,
             "pergola_health": balancer.health_path(apps),
             "pergola_plan": host,
-            "baseline_firewall": False,  # security groups are the hosts' firewall
             **backup.for_hosts(site),
         },
         "database": database.for_hosts(site, apps),
@@ -111,9 +144,13 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host_statements(site: Site, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a host may do with its own fleet: answer its lifecycle hooks."""
+    """Return what a host may do with its own fleet: answer its lifecycle hooks, and ask to be replaced before it reboots."""
     group = f"autoScalingGroup:*:autoScalingGroupName/{site.name(row['name'])}*"
-    actions = ["autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"]
+    actions = [
+        "autoscaling:CompleteLifecycleAction",
+        "autoscaling:RecordLifecycleActionHeartbeat",
+        "autoscaling:SetInstanceHealth",
+    ]
     return [{"Sid": "Lifecycle", "Effect": "Allow", "Action": actions, "Resource": [site.arn("autoscaling", group)]}]
 
 

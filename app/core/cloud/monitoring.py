@@ -8,6 +8,7 @@ docs/MONITORING.md lists them with the dimensions that their senders use.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from app.core.cloud import backup
@@ -18,6 +19,7 @@ LEVELS = ("urgent", "notice")
 """Topics: *urgent* wakes somebody, *notice* is read in working hours."""
 
 HOST_LOG = "host"
+QUERIES = Path(__file__).resolve().parents[3] / "files" / "queries"
 ERROR_PATTERN = '{ ($.level = "error") || ($.level = "critical") }'
 SESSIONS = 300  # of one app with a screen, more than which is news
 ABOVE, BELOW = "GreaterThanThreshold", "LessThanThreshold"
@@ -56,10 +58,28 @@ def section(site: Site) -> dict[str, Any]:
         },
         "alarm_prefix": f"{site.prefix}-",
         "alarms": alarms,
+        "query_prefix": f"{site.prefix}/",
+        "queries": queries(site),
+        "metrics": [[manifest.name, name] for manifest in site.manifests for name in _unalarmed(manifest)],
         "dashboard_name": site.prefix,
         "dashboard": _dashboard(site, alarms),
         "tags": site.tags(),
     }
+
+
+def queries(site: Site) -> list[dict[str, Any]]:
+    """Return the saved queries of logs: each file says on its first line what it is for, on its second whose logs it asks."""
+    groups = {
+        "apps": [site.log_group(manifest.name) for manifest in site.manifests],
+        "host": [site.log_group(HOST_LOG)],
+    }
+    found = []
+    for path in sorted(QUERIES.glob("*.txt")):
+        text = path.read_text(encoding="utf-8")
+        asked = text.splitlines()[1].removeprefix("# logs: ").split(", ")
+        names = [name for part in asked for name in groups[part]]
+        found.append({"name": f"{site.prefix}/{path.stem}", "query": text, "log_groups": names})
+    return found
 
 
 def with_names(data: Any, names: Mapping[str, str]) -> Any:
@@ -199,7 +219,14 @@ def _fleet_alarms(site: Site, fleet: str, groups: Sequence[str]) -> Iterable[Ala
     text = f"A disk of {fleet} is more than 80 % full. Old releases and logs are what grows."
     disk = _metric(site.prefix, "disk_used_percent", host, 300, "Maximum")
     yield _alarm(site, f"{fleet}-disk", "notice", text, ABOVE, 80, missing="missing", **disk)
-    if not site.balanced:
+    if site.balanced:  # a single host tells no metrics of its own accord: each costs
+        text = f"The clock of a host of {fleet} is more than 30 seconds wrong; from 15 minutes on AWS refuses what it asks."
+        clock = _metric(site.prefix, "ClockOffset", host, 300, "Maximum")
+        yield _alarm(site, f"{fleet}-clock", "notice", text, ABOVE, 30, missing="missing", **clock)
+        text = f"A service on a host of {fleet} ended by itself within five minutes: it crashed, or outgrew its memory."
+        restarts = _metric(site.prefix, "ServiceRestarts", host, 60, "Maximum")
+        yield _alarm(site, f"{fleet}-restarts", "notice", text, ABOVE, 0, **restarts)
+    else:
         text = f"The certificate of {fleet} ends in less than 21 days: it was not renewed."
         days = _metric(site.prefix, "CertificateDays", host, 3600, "Minimum")
         yield _alarm(site, f"{fleet}-certificate", "notice", text, BELOW, 21, missing="missing", **days)
@@ -300,6 +327,12 @@ def _dashboard(site: Site, alarms: Sequence[Alarm]) -> dict[str, Any]:
     return {"widgets": _placed(widgets)}
 
 
+def _unalarmed(manifest: Manifest) -> list[str]:
+    """Return the app's own metrics that are kept without an alarm."""
+    alarmed = {entry["metric"] for entry in manifest.data["alarms"]}
+    return [name for name in manifest.data["metrics"] if name not in alarmed]
+
+
 def _app_widgets(site: Site, manifest: Manifest) -> Iterable[dict[str, Any]]:
     title, where = manifest.data["title"], ["App", manifest.name]
     yield _graph(f"{title}: errors in the log", [[site.prefix, "LogErrors", *where, {"stat": "Sum"}]])
@@ -309,6 +342,8 @@ def _app_widgets(site: Site, manifest: Manifest) -> Iterable[dict[str, Any]]:
         yield _graph(
             f"{title}: {entry['metric']}", [[*line, {"stat": stat}] for stat in ("Average", "p99")], annotations=limit
         )
+    for name in _unalarmed(manifest):
+        yield _graph(f"{title}: {name}", [[site.prefix, name, *where, {"stat": "Sum"}]])
     if "ui" in manifest.data:
         yield _graph(f"{title}: live sessions", [[site.prefix, "LiveSessions", *where, {"stat": "Maximum"}]])
     for what in _backups(site, manifest):

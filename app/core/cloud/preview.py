@@ -135,6 +135,8 @@ def _watching(plan: Plan) -> Iterator[Thing]:
     for row in watching["alarms"]:
         metrics = sum("MetricStat" in query for query in row.get("Metrics", ())) or 1
         yield Thing("alarm", row["AlarmName"], {"threshold": float(row["Threshold"]), "metrics": metrics})
+    for row in watching["queries"]:
+        yield Thing("log query", row["name"])
     if watching["dashboard"]:
         yield Thing("dashboard", watching["dashboard_name"])
     yield Thing("budget", plan["budget"]["name"], {"usd": float(plan["budget"]["usd"])})

@@ -34,9 +34,10 @@ def bucket(site: Site, purpose: str) -> dict[str, Any]:
     """Return one bucket: its name, lifecycle, CORS and what it is for."""
     settings = site.settings["storage"]
     domain = site.settings["domain"].get("name")
+    front = f"https://{domain}" if domain else site.settings["deploy"]["url"]
     replicated = bool(settings.get("replica_region")) and purpose in REPLICATED
     uploads = settings["browser_uploads"] or any(app.data["browser_uploads"] for app in site.manifests)
-    origins = [f"https://{domain}"] if domain and uploads and purpose == "data" else []
+    origins = [front.rstrip("/")] if front and uploads and purpose == "data" else []
     return {
         "purpose": purpose,
         "name": site.bucket(purpose),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,8 +28,8 @@ def live(host: Any) -> dict[str, Any]:
 def get(host: Any, path: str, route: str = "api", status: int = 200) -> str:
     script = f"""
 import http.client, socket
-c = http.client.HTTPConnection("localhost", timeout=20)
-c.sock = socket.socket(socket.AF_UNIX); c.sock.settimeout(20); c.sock.connect("/run/pergola/route/hello/{route}")
+c = http.client.HTTPConnection("localhost", timeout=60)
+c.sock = socket.socket(socket.AF_UNIX); c.sock.settimeout(60); c.sock.connect("/run/pergola/route/hello/{route}")
 c.request("GET", "{path}"); r = c.getresponse(); print(r.status); print(r.read().decode())
 """
     done = host.run(f"python3 -c '{script}'")
@@ -39,7 +40,7 @@ c.request("GET", "{path}"); r = c.getresponse(); print(r.status); print(r.read()
 
 
 def settled(host: Any) -> None:
-    for _ in range(150):
+    for _ in range(600):
         if not live(host)["draining"]:
             return
         time.sleep(0.2)
@@ -94,6 +95,12 @@ def test_every_unit_is_sandboxed(host: Any, kind: str) -> None:
     assert float(found[1]) <= 2.0, report
 
 
+@pytest.mark.parametrize("kind", ["api", "ui", "worker"])
+def test_nothing_stops_before_a_host_has_left_its_group(host: Any, kind: str) -> None:
+    shown = host.check_output(f"systemctl show --property=Before pergola-{kind}@hello-{live(host)['slot']}.service")
+    assert "pergola-instance.service" in shown.partition("=")[2].split()
+
+
 def test_only_the_web_server_and_the_app_itself_may_open_the_sockets(host: Any) -> None:
     socket = host.file(f"/run/pergola/sock/hello-{live(host)['slot']}.api.sock")
     assert (socket.user, socket.group, socket.mode) == ("pergola-hello", "www-data", 0o660)
@@ -109,6 +116,35 @@ def test_secrets_are_roots_alone(host: Any) -> None:
             f"cat /proc/{main}/environ /proc/{main}/cmdline /etc/systemd/system/pergola-*/* /etc/pergola/apps/*"
         ).stdout
     )
+
+
+PLACES = (
+    "journalctl --no-pager -o verbose",
+    "ps auxeww",
+    "systemctl show '*' --no-pager",
+    "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline",
+    "find /etc /opt /run/pergola /srv /tmp /usr/local /var -xdev -type f -perm /0007 -size -1024k -exec cat {} +",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_planted_secret_is_nowhere_but_in_its_file(host: Any, place: str) -> None:
+    # a pattern that does not find itself
+    assert host.run(f"({place}) 2>/dev/null | grep -acE 'a given secre[t]'").stdout.strip() == "0"
+
+
+@pytest.mark.timeout(600)
+def test_not_even_the_loudest_run_tells_a_secret(hosts: list[Any], play: Callable[..., Any]) -> None:
+    secret = "planted-5b1f0c77d2"
+    said = play(flags=("-vvv", "--diff"), planted=secret)
+    assert said.returncode == 0, said.stdout
+    assert secret not in said.stdout
+    facts = play(playbook="../shared/facts.yml", flags=("-vvv",))
+    assert facts.returncode == 0, facts.stdout
+    assert secret not in facts.stdout
+    for one in hosts:
+        assert one.check_output("cat /etc/pergola/secrets/hello/given") == secret, "it was not planted"
+        one.check_output("printf 'a given secret' >/etc/pergola/secrets/hello/given")
 
 
 def test_limits_come_from_the_manifest(host: Any) -> None:
@@ -160,7 +196,9 @@ def test_a_broken_release_is_refused_and_the_old_one_serves(host: Any, what: str
     change, reason = BROKEN[what]
     before = live(host)
     release = copy_release(host, change, "broken")
-    answer = pergola(host, "deploy", "hello", release, "--timeout=20", rc=1)
+    # the reason is told as soon as it is seen; only what never becomes ready takes all of its time
+    seconds = 20 if what == "never ready" else 300
+    answer = pergola(host, "deploy", "hello", release, f"--timeout={seconds}", rc=1)
     assert reason in answer["msg"], answer["msg"]
     assert "was not made live" in answer["msg"]
     assert live(host)["release"] == before["release"] == json.loads(get(host, "/seen"))["release"]
@@ -185,7 +223,7 @@ def test_a_killed_service_comes_back(host: Any, kind: str) -> None:
     unit = f"pergola-{kind}@hello-{live(host)['slot']}.service"
     old = host.run(f"systemctl show -p MainPID --value {unit}").stdout
     host.run(f"systemctl kill --kill-whom=main -s KILL {unit}")
-    for _ in range(100):
+    for _ in range(300):
         pid = host.run(f"systemctl show -p MainPID --value {unit}").stdout
         if pid not in (old, "0\n") and host.run(f"systemctl is-active {unit}").rc == 0:
             break

@@ -49,6 +49,8 @@ PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 PACKAGES = "site-packages"  # within a layer: some programs (Streamlit) take a package elsewhere for one that is being developed
 HISTORY = 50
 CANDIDATE_WEIGHT = 20  # of 100: the share of a processor of a slot that starts beside a live one
+HOPELESS_SECONDS = 20.0  # a screen that raises the same error for so long beside a ready API will go on
+DEATHS = 3  # a new release whose service was started again so often does not come up
 QUIET = False
 
 
@@ -616,6 +618,41 @@ def prepare(app: dict[str, Any], slot: str, timeout: float) -> None:
         raise Failure(f"{app['name']}: a prepare step failed; the last lines it logged:\n{journal([unit], began)}")
 
 
+def look(app: dict[str, Any], kind: str, path: str, target: str, patience: float) -> tuple[int, str]:
+    """Ask a service for its deep readiness; return the status, 0 when nothing answered, and what it said."""
+    try:
+        status, body = fetch(path, target, patience)
+    except (OSError, http.client.HTTPException) as error:
+        return 0, f"{type(error).__name__}: {error}"
+    if status == 404 and kind == "api":  # an ASGI app that is not made with app.core has its own shallow check only
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, body = fetch(path, app["manifest"]["api"]["health"], patience)
+    return status, f"{status} {' '.join(body.split())[:300]}"
+
+
+class Raising:
+    """Since when a screen raises the same error beside an API that is ready: waiting mends nothing there."""
+
+    def __init__(self) -> None:
+        self.text, self.since = "", 0.0
+
+    def hopeless(self, text: str, *, alone: bool) -> bool:
+        """Take the screen's last answer (alone: nothing else is waited for); return whether there is no hope."""
+        if not alone or not re.search(r'"raised": ?true', text):
+            self.text = ""
+        elif self.text != text:
+            self.text, self.since = text, time.monotonic()
+        return bool(self.text) and time.monotonic() - self.since > HOPELESS_SECONDS
+
+
+def dying(app: dict[str, Any], slot: str) -> str:
+    """Return a service of a slot that systemd had to start again and again; empty when there is none."""
+    for unit in slot_units(app, slot):
+        if int(systemctl("show", "-p", "NRestarts", "--value", unit) or 0) >= DEATHS:
+            return unit
+    return ""
+
+
 def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
     """Wait until every service of a slot is deeply ready; return the seconds it took.
 
@@ -624,30 +661,18 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
     """
     began, deadline = time.time(), time.monotonic() + timeout
     entry = app["slots"][slot]
-    targets = []
+    targets = {}
     if "api" in app["kinds"]:
-        targets.append(("api", entry["api_socket"], "/health/ready"))
+        targets["api"] = (entry["api_socket"], "/health/ready")
     if "ui" in app["kinds"]:
-        targets.append(("ui", entry["ui_socket"], f"{app['path']}health/ready"))
-    answers = {kind: "no answer yet" for kind, _, _ in targets}
-    pending = {kind for kind, _, _ in targets}
+        targets["ui"] = (entry["ui_socket"], f"{app['path']}health/ready")
+    answers = dict.fromkeys(targets, "no answer yet")
+    pending, raising = set(targets), Raising()
     # for one answer: a slow host that may take long may also answer slowly
     patience = max(5.0, min(30.0, timeout / 10))
     while True:
-        for kind, path, target in targets:
-            if kind not in pending:
-                continue
-            try:
-                status, body = fetch(path, target, patience)
-            except (OSError, http.client.HTTPException) as error:
-                answers[kind] = f"{type(error).__name__}: {error}"
-                continue
-            if (
-                status == 404 and kind == "api"
-            ):  # an ASGI app that is not made with app.core has its own shallow check only
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    status, body = fetch(path, app["manifest"]["api"]["health"], patience)
-            answers[kind] = f"{status} {' '.join(body.split())[:300]}"
+        for kind in [kind for kind in targets if kind in pending]:
+            status, answers[kind] = look(app, kind, *targets[kind], patience)
             if status == 200:
                 pending.discard(kind)
         if (
@@ -658,13 +683,14 @@ def wait_ready(app: dict[str, Any], slot: str, timeout: float) -> float:
             answers["worker"] = "the worker is not running"
         elif not pending:
             return time.time() - began
-        failed = [
-            unit
-            for unit in slot_units(app, slot)
-            if int(systemctl("show", "-p", "NRestarts", "--value", unit) or 0) >= 5
-        ]
-        if failed or time.monotonic() >= deadline:
-            why = f"{failed[0]} keeps dying" if failed else f"it was not ready after {timeout:.0f} s"
+        why = ""
+        if time.monotonic() >= deadline:
+            why = f"it was not ready after {timeout:.0f} s"
+        if raising.hopeless(answers.get("ui", ""), alone=pending == {"ui"}):
+            why = f"its screen raised the same error for {HOPELESS_SECONDS:.0f} s"
+        if unit := dying(app, slot):
+            why = f"{unit} keeps dying"
+        if why:
             raise not_working(app, slot, why, answers, began)
         time.sleep(0.2)
 
@@ -897,7 +923,7 @@ def finish_drain(app: dict[str, Any], slot: str, why: str) -> dict[str, Any]:
 
 
 def pending(options: argparse.Namespace) -> dict[str, Any]:
-    """Say for each app what a deploy of these releases would have to do (release, live), and which layers are not here."""
+    """Say for each app what these releases lack to be live (release, secret, live), and which layers are not here."""
     lacking: dict[str, list[str]] = {}
     missing: set[str] = set()
     plans = {app["name"]: app for app in known_apps()}
@@ -913,6 +939,8 @@ def pending(options: argparse.Namespace) -> dict[str, Any]:
         live = state["live"]
         settled = all(held is None or held["state"] == "live" for held in state["slots"].values())
         app = plans.get(name)
+        if app and any(not (SECRETS / name / one).exists() for one in app["manifest"]["secrets"]):
+            lacks.append("secret")
         if (
             app is None
             or not live

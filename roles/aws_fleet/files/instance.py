@@ -4,11 +4,13 @@
 instance.py configure   become what the release says, then tell the scaling group that this host serves
 instance.py apply       run host.yml again; instance.py check only says what that would change
 instance.py watch       (service pergola-instance) when the group ends this host: wait for its sessions, then let it go
+instance.py leave       (when that service stops) before a reboot: have the group replace this host, and wait for its sessions
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -16,17 +18,22 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from user_data import (  # type: ignore[import-not-found,unused-ignore]  # beside this file on a host
+    AHEAD,
     HOME,
     LOST,
+    asked,
     call,
     fetch,
     metadata,
@@ -39,7 +46,7 @@ SECRETS = Path("/etc/pergola/secrets")
 APPLIED = HOME / "applied.json"
 LISTS = Path("/var/lib/apt/lists")
 FRESH = Path("/var/lib/apt/periodic/update-success-stamp")
-ATTEMPTS = 3
+ATTEMPTS, REFUSED = 3, 2  # how often it is tried: after errors of all kinds; when a release does not serve
 LOOK = 5  # seconds between two looks at what the group wants
 COUNTED, STANDS, RESOLUTION = (
     15,
@@ -48,13 +55,35 @@ COUNTED, STANDS, RESOLUTION = (
 )  # seconds: between two counts; for which a number that was told stands; of the metric
 BACKUPS = 120  # seconds between two tellings of how old they are
 SESSIONS, BOOTED = "LiveSessions", "BootSucceeded"  # metrics
-UNITS = {"BackupAgeHours": "None", "BackupBytes": "Bytes"}
-KEPT = Path("/var/lib/pergola/.backup")
+UNITS = {"BackupAgeHours": "None", "BackupBytes": "Bytes", "ClockOffset": "Seconds"}
+# seconds: between two looks at AWS's clock; within which it has to answer; that a clock may be wrong
+CLOCK, PRECISE, WRONG = 60, 5, 30
+SPEED = float(os.environ.get("REHEARSAL_SPEED", "1"))  # seconds of a rehearsal's clock in one of ours
+FEED = Path("/etc/pergola/feed.json")
+DATA = Path("/var/lib/pergola")
+KEPT = DATA / ".backup"
+TELLERS = ("pergola-feed.service", "pergola-agent.service", "amazon-cloudwatch-agent.service")
+OWN = (  # what belongs to one machine, and to no image
+    SECRETS, KEPT, DATA / ".host", Path("/opt/pergola/slots"), Path("/run/pergola/route"), Path("/var/log/pergola"),
+    Path("/var/lib/pergola-feed"), Path("/var/lib/pergola-agent"), Path("/opt/aws/amazon-cloudwatch-agent/logs/state"),
+)  # fmt: skip
+MACHINE_ID = Path("/etc/machine-id")
+STAND_IN = "stand-in.db"  # an app's database while an image is made
+JOBS = DATA / ".jobs"
+SITE = Path("/etc/pergola/site.json")
+BEAT, LONGEST = 15, 3600  # seconds between two signs of life while it configures itself, and for how long it gives them
+CALENDAR = 600  # seconds between two looks at what the control node's maintenance left
+# seconds: that a reboot waits for sessions (EC2 takes the power away after four minutes, and the apps need time to end);
+# for which a balancer may go on sending requests to a host that was taken out
+REBOOT, LINGER = 180, 30
+REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
 UNIT = """[Unit]
 Description=Leave the scaling group in good order
-After=network.target
+After=network.target nginx.service pergola-boot.service pergola-feed.service
 [Service]
 ExecStart=/usr/bin/python3 {folder}/instance.py watch
+ExecStop=/usr/bin/python3 {folder}/instance.py leave
+TimeoutStopSec=240
 Restart=always
 RestartSec=10
 [Install]
@@ -62,19 +91,14 @@ WantedBy=multi-user.target
 """
 
 
+class RefusedError(RuntimeError):
+    """A release of an app does not serve on this host; it does not get better by trying."""
+
+
 def configure() -> int:
     """Become what the release says; end 0 when this host serves."""
-    settings = json.loads((HOME / "settings.json").read_text())
-    began = time.monotonic()
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            become(settings)
-            break
-        except (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError) as error:
-            say(f"attempt {attempt} of {ATTEMPTS} failed after {time.monotonic() - began:.0f} s: {error}")
-            FRESH.unlink(missing_ok=True)  # perhaps a package is missing: ask the mirror
-            time.sleep(5)
-    else:
+    settings, began = json.loads((HOME / "settings.json").read_text()), time.monotonic()
+    if not became(settings):
         answer(settings, "launch_hook", "ABANDON")
         tell_how_it_booted(settings, well=False)
         say("gave up; the group takes this host away and tries another")
@@ -88,12 +112,33 @@ def configure() -> int:
     return 0
 
 
+def became(settings: dict[str, Any]) -> bool:
+    """Try to bring this host to the state that the release describes; return whether it is there."""
+    began = time.monotonic()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with alive(settings, "launch_hook"):
+                become(settings)
+        except (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError) as error:
+            most = REFUSED if isinstance(error, RefusedError) else ATTEMPTS
+            say(f"attempt {attempt} of {most} failed after {time.monotonic() - began:.0f} s: {error}")
+            if attempt >= most:
+                break
+            FRESH.unlink(missing_ok=True)  # perhaps a package is missing: ask the mirror
+            time.sleep(5)
+        else:
+            return True
+    return False
+
+
 def become(settings: dict[str, Any]) -> None:
     """Bring this host to the state that the release describes."""
     index = json.loads(fetch(settings, settings["release"], settings["sha256"]).read_bytes())
     wish = {"host": index["host"]["sha256"], "vars": digest(index["vars"])}
     bundles = [local(settings, bundle) for bundle in index["bundles"]]
-    if not settings.get("bake"):
+    if settings.get("bake"):
+        stand_in_databases(index)
+    else:
         give_secrets(settings, index.get("secrets", {}))
         give_databases(settings, index)
     same = APPLIED.exists() and json.loads(APPLIED.read_text()) == wish
@@ -134,12 +179,12 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
     return True
 
 
-def run(what: str, command: list[str]) -> str:
+def run(what: str, command: list[str], error: type[RuntimeError] = RuntimeError) -> str:
     """Run a program; its last words are the reason when it fails."""
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode:
-        raise RuntimeError(f"{what}: {(done.stdout + done.stderr).strip()[-3000:]}")
+        raise error(f"{what}: {(done.stdout + done.stderr).strip()[-3000:]}")
     say(f"{what}: {time.monotonic() - began:.1f} s")
     return done.stdout
 
@@ -205,6 +250,13 @@ def give_databases(settings: dict[str, Any], index: dict[str, Any]) -> None:
     say(f"databases: {time.monotonic() - began:.1f} s")
 
 
+def stand_in_databases(index: dict[str, Any]) -> None:
+    """Give the apps on the way to an image databases of their own on this host: the server's are for hosts with secrets."""
+    for app in (index.get("database") or {}).get("apps", {}):
+        (SECRETS / app).mkdir(mode=0o700, parents=True, exist_ok=True)
+        write(SECRETS / app / "database_url", f"sqlite:///{DATA / app / STAND_IN}", 0o600)
+
+
 def secret(region: str, identifier: str) -> str:
     """Return a secret's value from Secrets Manager."""
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "secretsmanager.GetSecretValue"}
@@ -250,7 +302,7 @@ def swap(bundle: dict[str, Any]) -> None:
     if "release" in lacks:
         run(f"{app}: installed", ["pergola", "install", app, release, *flags(bundle)])
     if lacks:
-        run(f"{app}: live", ["pergola", "deploy", app, release, "--json"])
+        run(f"{app}: live", ["pergola", "deploy", app, release, "--json"], RefusedError)
 
 
 def healthy(path: str, seconds: float = 60) -> None:
@@ -279,13 +331,16 @@ def seal() -> None:
     """Make this host an image: forget what belongs to one machine, then power off."""
     subprocess.run(["systemctl", "disable", "--quiet", "--now", "pergola-instance.service"], check=False)
     subprocess.run(
-        ["systemctl", "stop", "pergola-api@*", "pergola-ui@*", "pergola-worker@*", "nginx.service"], check=False
+        ["systemctl", "stop", "pergola-api@*", "pergola-ui@*", "pergola-worker@*", "nginx.service", *TELLERS],
+        check=False,
     )
-    for path in (SECRETS, KEPT, Path("/var/lib/pergola/.host"), Path("/opt/pergola/slots"), Path("/run/pergola/route")):
+    for path in OWN:
         for inner in path.glob("*"):
             shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+    for path in DATA.glob(f"*/{STAND_IN}*"):
+        path.unlink()
     (HOME / "settings.json").unlink()
-    Path("/etc/machine-id").write_text("")
+    MACHINE_ID.write_text("")
     say("sealed: powers off to become an image")
     subprocess.run(["systemctl", "--no-block", "poweroff"], check=True)
 
@@ -297,15 +352,12 @@ def answer(settings: dict[str, Any], hook: str, result: str) -> None:
     """Complete a lifecycle action of this instance; an instance outside a group has none."""
     if not settings.get(hook):
         return
-    form = {"Action": "CompleteLifecycleAction", "Version": "2011-01-01", "AutoScalingGroupName": settings["group"],
-            "LifecycleHookName": settings[hook], "InstanceId": metadata("meta-data/instance-id") or "",
-            "LifecycleActionResult": result}  # fmt: skip
-    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-    body = urllib.parse.urlencode(form).encode()
 
     def tell() -> None:
         try:
-            call("autoscaling", settings["region"], body, headers)
+            post(
+                "autoscaling", settings, hooked(settings, hook, "CompleteLifecycleAction", LifecycleActionResult=result)
+            )
         except urllib.error.HTTPError as error:
             text = error.read(600).decode(errors="replace")
             if "No active Lifecycle Action" not in text and "not found" not in text:
@@ -313,6 +365,38 @@ def answer(settings: dict[str, Any], hook: str, result: str) -> None:
             say(f"{settings['group']} holds no {hook.replace('_', ' ')} of this instance")
 
     patiently(f"completing {settings[hook]}", tell)
+
+
+@contextlib.contextmanager
+def alive(settings: dict[str, Any], hook: str) -> Iterator[None]:
+    """Tell the group meanwhile that this instance is at work, so that a slow host is not taken for a dead one; for an hour at most."""
+    over, until = threading.Event(), time.monotonic() + LONGEST
+
+    def beat() -> None:
+        while settings.get(hook) and not over.wait(BEAT) and time.monotonic() < until:
+            # the next one may do; without any the hook's own time counts
+            with contextlib.suppress(*LOST, RuntimeError, ValueError):
+                post("autoscaling", settings, hooked(settings, hook, "RecordLifecycleActionHeartbeat"))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def hooked(settings: dict[str, Any], hook: str, action: str, **more: str) -> dict[str, str]:
+    """Return a call about a lifecycle action of this instance."""
+    return {"Action": action, "Version": "2011-01-01", "AutoScalingGroupName": settings["group"], "LifecycleHookName": settings[hook],
+            "InstanceId": metadata("meta-data/instance-id") or "", **more}  # fmt: skip
+
+
+def post(service: str, settings: dict[str, Any], form: dict[str, str]) -> None:
+    """Call a service that takes forms."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    call(service, settings["region"], urllib.parse.urlencode(form).encode(), headers)
 
 
 # ---------------------------------------------------------------- metrics
@@ -327,8 +411,7 @@ def measured(settings: dict[str, Any], name: str, value: float, *dimensions: tup
         row |= {f"Dimensions.member.{number}.Name": key, f"Dimensions.member.{number}.Value": cell}
     form = {"Action": "PutMetricData", "Version": "2010-08-01", "Namespace": settings["namespace"],
             **{f"MetricData.member.1.{key}": cell for key, cell in row.items()}}  # fmt: skip
-    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-    call("monitoring", settings["region"], urllib.parse.urlencode(form).encode(), headers)
+    post("monitoring", settings, form)
 
 
 def tell_how_it_booted(settings: dict[str, Any], *, well: bool) -> None:
@@ -393,28 +476,154 @@ class Backups:
             say(f"the age of the backups could not be told: {error}")
 
 
+class Clock:
+    """Compares this host's clock with AWS's, tells CloudWatch by how much it is wrong, and signs with AWS's time meanwhile."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings, self.looked_at, self.wrong = settings, float(-CLOCK), False
+        self.fleet = json.loads(FEED.read_text())["fleet"] if FEED.is_file() else "main"
+
+    def look(self, now: float) -> None:
+        """Look at AWS's clock, when it is time; an answer that took long says little."""
+        if now - self.looked_at < CLOCK / SPEED:
+            return
+        self.looked_at = now
+        try:
+            began = time.time()
+            date = theirs(self.settings["region"])
+            took = time.time() - began
+            if 0 <= took <= PRECISE:
+                self.told(began + took / 2 - date)
+        except (*LOST, TypeError, ValueError) as error:
+            say(f"AWS's clock could not be seen: {error}")
+
+    def told(self, ahead: float) -> None:
+        """Take in by how many seconds this host's clock is ahead, and tell it."""
+        AHEAD[0] = ahead if abs(ahead) > 1 else 0.0  # AWS tells whole seconds
+        if self.wrong != (abs(ahead) > WRONG):
+            self.wrong = not self.wrong
+            say(
+                f"the clock is {abs(ahead):.0f} s {'fast' if ahead > 0 else 'slow'}"
+                if self.wrong
+                else "the clock is right again"
+            )
+        measured(self.settings, "ClockOffset", round(abs(ahead), 1), ("Fleet", self.fleet))
+
+
+def theirs(region: str) -> float:
+    """Return AWS's time, in seconds since 1970: any answer has it, also one to a question that nobody may ask."""
+    url = os.environ.get("AWS_ENDPOINT_URL") or f"https://monitoring.{region}.amazonaws.com"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/", method="HEAD"), timeout=PRECISE) as answer:
+            date = answer.headers["Date"]
+    except urllib.error.HTTPError as error:
+        date = error.headers["Date"]
+    return parsedate_to_datetime(date).timestamp() + 0.5
+
+
+class Calendar:
+    """Keeps, for the status page, how the control node's jobs of the maintenance calendar ended: they leave word beside the releases."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings, self.looked_at = settings, float(-CALENDAR)
+
+    def look(self, now: float) -> None:
+        """Look for news, when it is time."""
+        if now - self.looked_at < CALENDAR:
+            return
+        self.looked_at = now
+        try:
+            rows = json.loads(SITE.read_text()).get("calendar", [])
+            for name in (row["name"] for row in rows if row["where"] == "control"):
+                if told := stored(self.settings, f"releases/maintenance/{name}.json"):
+                    write(JOBS / f"{name}.json", json.dumps(json.loads(told)))
+        except (*LOST, ValueError, KeyError) as error:
+            say(f"how maintenance went could not be learnt: {error}")
+
+
+def stored(settings: dict[str, Any], key: str) -> bytes | None:
+    """Return what the release's bucket has under a key; None when there is nothing."""
+    try:
+        with urllib.request.urlopen(asked(settings, key), timeout=30) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
 def watch() -> int:
     """Wait until the group ends this host; then until its sessions are over, or the ceiling is reached."""
     settings = json.loads((HOME / "settings.json").read_text())
-    sessions, backups = Sessions(settings), Backups(settings)
+    sessions, backups, calendar, clock = Sessions(settings), Backups(settings), Calendar(settings), Clock(settings)
     while metadata("meta-data/autoscaling/target-lifecycle-state") != "Terminated":
         if time.monotonic() - sessions.counted_at >= COUNTED:
             sessions.count(time.monotonic())
+        clock.look(time.monotonic())
         backups.tell(time.monotonic())
+        calendar.look(time.monotonic())
         time.sleep(LOOK)
-    deadline, quiet = time.monotonic() + float(settings["drain_seconds"]), 0
     say("the group ends this host: waiting for its sessions")
-    while quiet < 3 and time.monotonic() < deadline:
-        quiet = quiet + 1 if sessions.count(time.monotonic()) == 0 else 0
-        time.sleep(1)
+    until_quiet(sessions, float(settings["drain_seconds"]))
     answer(settings, "terminate_hook", "CONTINUE")
     while True:  # what is left of this host's life
         time.sleep(60)
 
 
+def until_quiet(sessions: Sessions, most: float, least: float = 0) -> None:
+    """Wait until this host has no sessions, for ``least`` to ``most`` seconds."""
+    began, quiet = time.monotonic(), 0
+    while (passed := time.monotonic() - began) < most and (quiet < 3 or passed < least):
+        quiet = quiet + 1 if sessions.count(time.monotonic()) == 0 else 0
+        time.sleep(1)
+
+
+def reboots() -> bool:
+    """Return whether this machine is about to start again, rather than to end."""
+    jobs = subprocess.run(
+        ["systemctl", "list-jobs", "--no-legend", *REBOOTS], capture_output=True, text=True, check=False
+    )
+    return " start " in jobs.stdout
+
+
+def leave() -> int:
+    """Before a reboot: have the group put another host in this one's place, and wait for the sessions.
+
+    A balancer would go on sending requests to a host that reboots until its checks have failed, and would cut its sessions.
+    """
+    settings = json.loads((HOME / "settings.json").read_text())
+    wish = "meta-data/autoscaling/target-lifecycle-state"
+    if not settings.get("group") or not reboots() or metadata(wish) != "InService":
+        return 0
+    say("this host is to reboot: its group puts another one in its place first")
+    began, most = time.monotonic(), REBOOT / SPEED
+    form = {"Action": "SetInstanceHealth", "Version": "2011-01-01", "InstanceId": metadata("meta-data/instance-id") or "",
+            "HealthStatus": "Unhealthy", "ShouldRespectGracePeriod": "false"}  # fmt: skip
+    try:
+        post("autoscaling", settings, form)
+    except LOST as error:
+        say(f"the group does not hear it; the host reboots: {error}")
+        return 1
+    while metadata(wish) != "Terminated":
+        if time.monotonic() - began > most:
+            say("the group does not replace this host; it reboots")
+            return 1
+        time.sleep(1)
+    until_quiet(Sessions(settings), most - (time.monotonic() - began), LINGER / SPEED)
+    answer(settings, "terminate_hook", "CONTINUE")
+    say("leaves")
+    return 0
+
+
 def main() -> int:
     """Run one command."""
-    commands = {"apply": apply, "check": lambda: apply("--check"), "configure": configure, "watch": watch}
+    commands = {
+        "apply": apply,
+        "check": lambda: apply("--check"),
+        "configure": configure,
+        "leave": leave,
+        "watch": watch,
+    }
     parser = argparse.ArgumentParser(description="A host configures itself, and leaves in good order.")
     parser.add_argument("command", choices=sorted(commands))
     return commands[parser.parse_args().command]()

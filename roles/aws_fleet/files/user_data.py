@@ -28,6 +28,8 @@ METADATA = "http://169.254.169.254/latest/"
 HOME = Path("/opt/pergola/site")
 TRIES = 6
 LOST = (OSError, http.client.HTTPException, TimeoutError)
+# seconds by which this host's clock is ahead of AWS's, once it is known: AWS refuses what was signed at another time
+AHEAD = [0.0]
 
 
 def say(text: str) -> None:
@@ -75,7 +77,7 @@ def metadata(path: str) -> str | None:
 def sign(service: str, region: str, request: urllib.request.Request, keys: dict[str, str]) -> urllib.request.Request:
     """Sign a request without a query string (AWS Signature Version 4)."""
     url, body = urllib.parse.urlsplit(request.full_url), bytes(request.data or b"")  # type: ignore[arg-type]
-    now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=AHEAD[0])).strftime("%Y%m%dT%H%M%SZ")
     digest = hashlib.sha256(body).hexdigest()
     given = {"host": url.netloc, "x-amz-date": now, "x-amz-content-sha256": digest, "x-amz-security-token": keys["Token"],
              **{name.lower(): value for name, value in request.header_items()}}  # fmt: skip
@@ -104,12 +106,22 @@ def keys() -> dict[str, str]:
     return found
 
 
-def call(service: str, region: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """Call a service's API."""
+def call(
+    service: str, region: str, body: bytes, headers: dict[str, str], credentials: dict[str, str] | None = None
+) -> bytes:
+    """Call a service's API, with the credentials of this instance's role unless others are given."""
     url = os.environ.get("AWS_ENDPOINT_URL") or f"https://{service}.{region}.amazonaws.com"
     request = urllib.request.Request(f"{url}/", data=body, method="POST", headers=headers)
-    with urllib.request.urlopen(sign(service, region, request, keys()), timeout=30) as answer:
+    with urllib.request.urlopen(sign(service, region, request, credentials or keys()), timeout=30) as answer:
         return bytes(answer.read())
+
+
+def asked(settings: dict[str, Any], key: str) -> urllib.request.Request:
+    """Return a signed request for what the release's bucket has under a key."""
+    bucket, region = settings["bucket"], settings["region"]
+    url = os.environ.get("AWS_ENDPOINT_URL")
+    url = f"{url}/{bucket}/{key}" if url else f"https://{bucket}.s3.{region}.amazonaws.com/{key}"
+    return sign("s3", region, urllib.request.Request(url), keys())
 
 
 def fetch(settings: dict[str, Any], key: str, sha256: str) -> Path:
@@ -117,14 +129,10 @@ def fetch(settings: dict[str, Any], key: str, sha256: str) -> Path:
     target = HOME / "files" / key.rpartition("/")[2]
     if target.is_file() and checksum(target) == sha256:
         return target
-    bucket, region = settings["bucket"], settings["region"]
-    url = os.environ.get("AWS_ENDPOINT_URL")
-    url = f"{url}/{bucket}/{key}" if url else f"https://{bucket}.s3.{region}.amazonaws.com/{key}"
 
     def get() -> None:
         part = target.with_name(f".{target.name}")
-        request = sign("s3", region, urllib.request.Request(url), keys())
-        with urllib.request.urlopen(request, timeout=60) as answer, part.open("wb") as stream:
+        with urllib.request.urlopen(asked(settings, key), timeout=60) as answer, part.open("wb") as stream:
             while block := answer.read(1 << 20):
                 stream.write(block)
         found = checksum(part)

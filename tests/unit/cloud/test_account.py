@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import moto.logs.responses
 import pytest
 from moto import mock_aws
 
 from app.core import cloud, manifest
 from app.core.cloud import account, preview
+from rehearsal import patches
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = manifest.load_all(ROOT, ["portal", "wine"])
@@ -34,6 +37,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[account.Account]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "rehearsal")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    if not hasattr(moto.logs.responses.LogsResponse, "put_query_definition"):
+        patches.queries(SimpleNamespace())  # type: ignore[arg-type] # saved queries ask nothing of the world
     with mock_aws():
         yield account.Account(client, cloud.build(SETTINGS, MANIFESTS, environment="test", account="123456789012"))
 
@@ -105,6 +110,21 @@ def test_another_environments_things_stay(here: account.Account) -> None:
         assert account.remove(here, part, seconds=5, pause=0) == ([], [])
     kinds = {thing.kind for thing in account.found(account.Account(client, other))}
     assert kinds >= {"VPC", "bucket", "role", "log group"}
+
+
+def test_saved_queries_are_found_as_the_plan_names_them_and_removed(here: account.Account) -> None:
+    logs, row = client("logs"), here.plan["monitoring"]["queries"][0]
+    logs.put_query_definition(name=row["name"], queryString=row["query"], logGroupNames=row["log_groups"])
+    other = logs.put_query_definition(name="pergola-test2/errors", queryString="fields a")["queryDefinitionId"]
+    steps = {
+        (step.thing.kind, step.thing.name): step.action for step in preview.compare(here.plan, account.found(here))
+    }
+    assert steps["log query", row["name"]] == "keep"
+    assert steps["log query", here.plan["monitoring"]["queries"][1]["name"]] == "make"
+    assert ("log query", "pergola-test2/errors") not in steps
+    assert account.remove(here, "watchers", seconds=5, pause=0)[1] == []
+    assert [left["queryDefinitionId"] for left in logs.describe_query_definitions()["queryDefinitions"]] == [other]
+    logs.delete_query_definition(queryDefinitionId=other)
 
 
 def test_a_bucket_goes_with_every_old_version(here: account.Account) -> None:

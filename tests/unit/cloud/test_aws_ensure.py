@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
@@ -104,3 +105,84 @@ def test_an_error_that_means_something_else_is_raised() -> None:
 )
 def test_compared_is_what_is_wanted(want: Any, have: Any, paths: list[str]) -> None:
     assert aws_ensure.differences(aws_ensure.plain(want), aws_ensure.plain(have)) == paths
+
+
+def queue(name: str, seconds: str, **more: Any) -> dict[str, Any]:
+    """One of several resources: a queue whose messages become visible again after so many seconds."""
+    asked = {"QueueUrl": f"https://sqs.us-east-1.amazonaws.com/123456789012/{name}", "AttributeNames": ["All"]}
+    return {
+        "name": name,
+        "read": {"call": "get_queue_attributes", "args": asked, "select": "Attributes"},
+        "want": {"VisibilityTimeout": seconds},
+        "create": {"call": "create_queue", "args": {"QueueName": name, "Attributes": {"VisibilityTimeout": seconds}}},
+        "update": {
+            "call": "set_queue_attributes",
+            "args": {"QueueUrl": asked["QueueUrl"], "Attributes": {"VisibilityTimeout": seconds}},
+        },
+        "delete": {"call": "delete_queue", "args": {"QueueUrl": asked["QueueUrl"]}},
+        "absent_errors": None,
+        "state": None,
+        **more,
+    }
+
+
+def several(*rows: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
+    given = params(
+        read=None, want={}, create=None, delete=None, absent_errors=["AWS.SimpleQueueService.NonExistentQueue"]
+    )
+    client = boto3.client("sqs", region_name="us-east-1")
+    return aws_ensure.several(client, {**given, "resources": list(rows)}, check_mode=check_mode)
+
+
+def test_several_are_looked_after_in_one_run() -> None:
+    rows = [queue("first", "30"), queue("second", "30")]
+    assert several(*rows, check_mode=True)["changed"]
+    made = several(*rows)
+    assert [(row["name"], row["changed"], row["differences"]) for row in made["resources"]] == [
+        ("first", True, ["absent"]),
+        ("second", True, ["absent"]),
+    ]
+    assert not several(*rows)["changed"]
+    other = several(rows[0], queue("second", "60"))
+    assert [row["differences"] for row in other["resources"]] == [[], [".VisibilityTimeout"]]
+    assert several(queue("first", "30", state="absent"), rows[1], check_mode=True)["changed"]
+    gone = several(queue("first", "30", state="absent"), queue("second", "60"))
+    assert [row["changed"] for row in gone["resources"]] == [True, False]
+
+
+def test_the_one_that_was_refused_is_named_and_those_before_it_stay() -> None:
+    wrong = queue("second", "30", create={"call": "create_queue", "args": {"QueueName": "no name!"}})
+    with pytest.raises(aws_ensure.RefusedError, match=r"second: .*InvalidParameterValue") as refused:
+        several(queue("first", "30"), wrong, queue("third", "30"))
+    assert refused.value.name == "second"
+    assert not several(queue("first", "30"))["changed"]
+    assert several(queue("third", "30"), check_mode=True)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "one of the following is required: read, resources"),
+        ({"read": {"call": "get_queue_url"}, "resources": []}, "mutually exclusive"),
+        ({"resources": [{"name": "a", "read": {"call": "x"}, "state": "absent"}]}, "state=absent needs delete"),
+        (
+            {"resources": [{"name": "a", "read": {"call": "no_such_call"}}]},
+            "boto3's client for sqs has no no_such_call",
+        ),
+        (
+            {"resources": [{"name": "a", "read": {"call": "get_queue_url"}}]},
+            "sqs, a: arguments that boto3 does not know",
+        ),
+        ({"resources": [{"read": {"call": "get_queue_url"}}]}, "missing required arguments: name"),
+        ({"read": {"call": "get_queue_url", "args": {"Name": "x"}}}, "sqs: arguments that boto3 does not know"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    given: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with patch_module_args({"service": "sqs", **given}), pytest.raises(SystemExit):
+        aws_ensure.main()
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["failed"]
+    assert message in answer["msg"]

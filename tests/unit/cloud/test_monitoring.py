@@ -55,7 +55,7 @@ def test_what_is_promised_is_watched() -> None:
     alarms = by_name(watch({"database": {"enabled": True}}))
     assert set(alarms) == {
         "main-healthy", "response-time", "failed-requests", "certificate", "main-blue-cpu", "main-green-cpu", "main-memory",
-        "main-disk", "portal-errors", "wine-errors", "wine-prediction-latency", "wine-sessions", "database-storage",
+        "main-disk", "main-restarts", "main-clock", "portal-errors", "wine-errors", "wine-prediction-latency", "wine-sessions", "database-storage",
     }  # fmt: skip
     limits = {name: (alarm["Threshold"], alarm["EvaluationPeriods"]) for name, alarm in alarms.items()}
     assert limits["main-healthy"] == (1, 1)
@@ -68,6 +68,16 @@ def test_what_is_promised_is_watched() -> None:
     assert limits["wine-errors"][0] == 5
     assert limits["certificate"][0] == 21
     assert alarms["main-healthy"]["TreatMissingData"] == "breaching"
+
+
+def test_a_deploy_is_taken_back_by_what_a_release_can_set_off_and_by_nothing_else() -> None:
+    """A full disk, an old certificate or a late backup is nobody's release."""
+    built = cloud.build({"database": {"enabled": True}}, MANIFESTS, environment="test", account="123456789012")
+    blamed = {name.removeprefix("pergola-test-") for name in built["deploy"]["alarms"]}
+    assert blamed == {
+        "main-healthy", "response-time", "failed-requests", "main-restarts", "portal-errors", "wine-errors", "wine-prediction-latency",
+    }  # fmt: skip
+    assert blamed <= set(by_name(watch({"database": {"enabled": True}})))
 
 
 def test_what_hosts_back_up_is_watched_and_nothing_that_aws_keeps() -> None:
@@ -85,7 +95,7 @@ def test_what_hosts_back_up_is_watched_and_nothing_that_aws_keeps() -> None:
 def test_one_host_without_a_balancer_watches_itself() -> None:
     alarms = by_name(watch(ONE_HOST))
     assert {"main-cpu", "main-memory", "main-disk", "main-certificate"} <= set(alarms)
-    assert "@" not in json.dumps(watch(ONE_HOST))
+    assert "@" not in json.dumps([watch(ONE_HOST)[part] for part in ("alarms", "dashboard")])
 
 
 def test_two_levels_and_every_alarm_tells_one_of_them() -> None:
@@ -138,6 +148,14 @@ def test_the_dashboard_shows_every_app_and_no_widget_covers_another() -> None:
     ]
     assert len(cells) == len(set(cells))
     assert max(x for x, _ in cells) < 24
+
+
+def test_a_metric_without_an_alarm_is_shown_and_told() -> None:
+    drawings = manifest.load_all(ROOT, ["drawings"])
+    built = cloud.build({}, drawings, environment="test", account="123456789012")["monitoring"]
+    assert built["metrics"] == [["drawings", "AnalysisCount"]]
+    assert "AnalysisCount" in json.dumps(built["dashboard"])
+    assert "AnalysisCount" not in json.dumps(built["alarms"])
 
 
 def test_names_that_aws_gives_are_put_in_and_unknown_ones_stay() -> None:

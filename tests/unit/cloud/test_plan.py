@@ -46,6 +46,13 @@ def test_an_empty_inventory_is_a_whole_environment() -> None:
         ({"fleets": [{"name": "main", "max": 11}]}, "pergola_cloud/fleets/0/max: expected at most 10"),
         ({"fleets": [{"name": "a", "apps": ["wines"]}]}, "'wines' is not in pergola_apps, did you mean 'wine'?"),
         ({"fleets": [{"name": "a", "apps": ["wine"]}]}, "pergola_cloud/fleets: no fleet serves portal"),
+        (
+            {"fleets": [{"name": "main", "instance_type": "t3.nano"}]},
+            (
+                "pergola_cloud/fleets/0/instance_type: a t3.nano has 512 MiB, its apps' limits and the system come to 1024;"
+                " take a larger one, such as t3.micro,"
+            ),
+        ),
         ({"entry": "address"}, "pergola_cloud/network/way_out: entry: address needs public"),
         (
             {"domain": {"certificate": "request"}},
@@ -197,3 +204,16 @@ def test_where_hosts_become_images() -> None:
     (group,) = (row for row in closed["network"]["security_groups"] if row["key"] == "builder")
     assert group["ingress"] == []
     assert [rule["ports"] for rule in group["egress"]] == [[80]]
+
+
+def test_each_fleet_needs_memory_for_its_own_apps_only() -> None:
+    small = [
+        {"name": "front", "instance_type": "t3.nano", "apps": ["portal"]},
+        {"name": "main", "instance_type": "c7g.medium"},
+    ]
+    assert [row["apps"] for row in plan({"fleets": small})["fleet"]["fleets"]] == [["portal"], ["wine"]]
+    with pytest.raises(
+        cloud.CloudError, match=r"fleets/1/instance_type: a t4g.nano has 512 MiB.* come to 768; .*t4g.micro"
+    ):
+        plan({"fleets": [small[0], {"name": "main", "instance_type": "t4g.nano"}]})
+    plan({"fleets": [{"name": "main", "instance_type": "z9.tiny"}]})

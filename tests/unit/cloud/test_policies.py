@@ -20,16 +20,20 @@ EVERYTHING: dict[str, Any] = {
     "database": {"enabled": True},
     "storage": {"replica_region": "eu-west-1"},
     "edge": {"firewall": True, "trail": True},
-    "fleets": [{"name": "main"}, {"name": "other", "apps": ["wine"]}],
+    "fleets": [{"name": "main", "instance_type": "t3.large"}, {"name": "other", "apps": ["wine"]}],
 }
 ONE_HOST = {
     "entry": "address",
     "network": {"way_out": "public"},
-    "fleets": [{"name": "main", "min": 1, "max": 1, "desired": 1}],
+    "fleets": [{"name": "main", "instance_type": "t3.large", "min": 1, "max": 1, "desired": 1}],
 }
 
 
-@pytest.mark.parametrize("inventory", [{}, EVERYTHING, ONE_HOST], ids=["default", "everything", "one host"])
+@pytest.mark.parametrize(
+    "inventory",
+    [{"fleets": [{"name": "main", "instance_type": "t3.large"}]}, EVERYTHING, ONE_HOST],
+    ids=["default", "everything", "one host"],
+)
 def test_parliament_and_cloudsplaining_find_nothing(inventory: dict[str, Any]) -> None:
     built = cloud.build(inventory, manifest.load_all(ROOT, APPS), environment="test", account="123456789012")
     found = list(policies(built))

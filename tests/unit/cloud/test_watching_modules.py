@@ -1,4 +1,4 @@
-"""cloudwatch_alarms and aws_budget: run whole, in this process, against moto."""
+"""cloudwatch_alarms, log_queries and aws_budget: run whole, in this process, against moto."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import boto3
 import moto.budgets.responses
+import moto.logs.responses
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from moto import mock_aws
 
-from plugins.modules import aws_budget, cloudwatch_alarms
+from plugins.modules import aws_budget, cloudwatch_alarms, log_queries
 from rehearsal import patches
 
 TAGS = {"Project": "pergola", "Environment": "test"}
@@ -30,6 +31,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     if not hasattr(moto.budgets.responses.BudgetsResponse, "update_budget"):
         patches.money(SimpleNamespace())  # type: ignore[arg-type] # it asks nothing of the world
+    if not hasattr(moto.logs.responses.LogsResponse, "put_query_definition"):
+        patches.queries(SimpleNamespace())  # type: ignore[arg-type] # nor do saved queries
     with mock_aws():
         yield
 
@@ -213,3 +216,53 @@ def test_a_budget_is_removed_once(run: Run) -> None:
 
 def test_a_budget_without_a_limit_is_refused(run: Run) -> None:
     assert "usd" in budget(run)["msg"]
+
+
+# ---------------------------------------------------------------- saved queries
+
+
+def query(name: str, text: str = "fields @message", *groups: str) -> dict[str, Any]:
+    return {"name": f"pergola-test/{name}", "query": text, "log_groups": list(groups or ("/a", "/b"))}
+
+
+def saved(run: Run, *queries: dict[str, Any], check: bool = False) -> dict[str, Any]:
+    return run(log_queries, check=check, prefix="pergola-test/", queries=list(queries))
+
+
+def test_saved_queries_are_made_changed_and_removed(run: Run) -> None:
+    logs = boto3.client("logs")
+    theirs = logs.put_query_definition(name="pergola-other/errors", queryString="fields a")["queryDefinitionId"]
+
+    def names() -> dict[str, str]:
+        found = logs.describe_query_definitions(queryDefinitionNamePrefix="pergola-test/")["queryDefinitions"]
+        return {row["name"].partition("/")[2]: row["queryString"] for row in found}
+
+    first = saved(run, query("errors"), query("slow"), check=True)
+    assert (first["changed"], names()) == (True, {})
+    assert saved(run, query("errors"), query("slow"))["created"] == ["pergola-test/errors", "pergola-test/slow"]
+    assert names() == {"errors": "fields @message", "slow": "fields @message"}
+    assert not saved(run, query("slow"), query("errors", "fields @message", "/b", "/a"))["changed"], (
+        "their order is nobody's"
+    )
+    changed = saved(run, query("errors", "fields level"))
+    assert (changed["updated"], changed["removed"]) == (["pergola-test/errors"], ["pergola-test/slow"])
+    assert names() == {"errors": "fields level"}
+    assert saved(run)["removed"] == ["pergola-test/errors"]
+    assert logs.describe_query_definitions()["queryDefinitions"][0]["queryDefinitionId"] == theirs, (
+        "somebody else's stay"
+    )
+    logs.delete_query_definition(queryDefinitionId=theirs)
+
+
+def test_a_saved_query_of_another_prefix_is_refused(run: Run) -> None:
+    answer = run(
+        log_queries, prefix="pergola-test/", queries=[{"name": "errors", "query": "fields a", "log_groups": []}]
+    )
+    assert answer["msg"] == "queries: errors does not begin with pergola-test/"
+    assert "ends with a slash" in run(log_queries, prefix="pergola-test", queries=[])["msg"]
+
+
+def test_two_saved_queries_of_one_name_are_refused(run: Run) -> None:
+    query = {"name": "pergola-test/errors", "query": "fields a", "log_groups": []}
+    answer = run(log_queries, prefix="pergola-test/", queries=[query, {**query, "query": "fields b"}])
+    assert answer["msg"] == "queries: two of them have the same name"

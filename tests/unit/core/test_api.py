@@ -298,3 +298,35 @@ def test_a_database_that_does_not_answer_is_503_and_says_when_to_try_again() -> 
     wrong = client.get("/mistake")
     assert wrong.status_code == 500
     assert "secret" not in wrong.text
+
+
+def test_more_requests_than_a_worker_takes_are_sent_away_and_it_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "MOST_AT_ONCE", 3)
+    app = make()
+    held: asyncio.Event
+
+    @app.get("/slow")
+    async def slow() -> str:
+        await held.wait()
+        return "done"
+
+    async def go() -> None:
+        nonlocal held
+        held = asyncio.Event()
+        async with client(app, raise_app_exceptions=False) as asking:
+            for _ in range(5):  # what failed gives its place back
+                assert (await asking.get("/boom")).status_code == 500
+            waiting = [asyncio.create_task(asking.get("/slow")) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            refused = await asking.post("/predict", json={"description": "good"})
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+            assert refused.headers["Content-Type"] == "application/problem+json"
+            assert refused.json()["detail"] == api.TOO_MANY
+            assert refused.headers[api.REQUEST_ID_HEADER]
+            # who watches the app is answered in any case, or a busy app would be taken for a dead one
+            assert (await asking.get("/health/ready")).status_code == 200
+            held.set()
+            assert [answer.json() for answer in await asyncio.gather(*waiting)] == ["done"] * 3
+            assert (await asking.post("/predict", json={"description": "good"})).status_code == 200
+
+    asyncio.run(go())

@@ -130,6 +130,23 @@ def test_a_limit_holds_over_all_workers(served: Served) -> None:
     assert served.get("/health").status_code == 200
 
 
+def test_what_the_background_worker_counts_is_told_by_the_api(tmp_path: Path) -> None:
+    script = (
+        "from app.core import metrics; metrics.counter('Jobs', 'Jobs').inc({}); print(metrics.exposition().decode())"
+    )
+
+    def counted(kind: str, number: int) -> str:
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / f"ava-a-{kind}")}
+        command = [sys.executable, "-c", script.format(number)]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "Jobs_total 1.0" in counted("worker", 1), "its own"
+    counted("ui", 100)
+    told = counted("api", 2)
+    assert "Jobs_total 3.0" in told
+    assert told.count("# TYPE Jobs_total") == 1
+
+
 def test_one_name_is_one_metric() -> None:
     first = metrics.counter("test_one", "One", ("a",))
     assert metrics.counter("test_one", "One", ("a",)) is first

@@ -282,6 +282,23 @@ def test_a_file_on_another_disk_is_copied(tmp_path: Path, monkeypatch: pytest.Mo
     assert not path.exists()
 
 
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_browsers_get_addresses_of_the_endpoint_that_is_theirs(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = httpx.URL(os.environ["AWS_ENDPOINT_URL"])
+    outside = inside.copy_with(host="localhost")
+    monkeypatch.setenv("S3_BROWSER_ENDPOINT", str(outside))
+    seen = S3Storage(storage.bucket)
+    upload = seen.begin_parts("up/x.bin")
+    address = httpx.URL(seen.part_url("up/x.bin", upload, 1))
+    assert (address.host, address.port) == ("localhost", inside.port)
+    assert httpx.put(address, content=b"whole", timeout=30).status_code == 200
+    seen.finish_parts("up/x.bin", upload)
+    assert storage.get("up/x.bin") == b"whole"
+    assert httpx.URL(storage.part_url("up/y.bin", upload, 1)).host == inside.host
+
+
 @pytest.mark.parametrize("storage", ["s3", "s3-prefix"], indirect=True)
 def test_an_upload_in_parts_goes_to_the_bucket_and_goes_on_after_a_break(storage: S3Storage) -> None:
     first, last = os.urandom(5 * 1024 * 1024), b"the end"

@@ -136,6 +136,7 @@ def test_a_broken_script_is_not_ready_and_says_why_to_the_host_only(
     ready = served.client.get("/hello/health/ready")
     assert ready.status_code == 503, served.lines()
     assert reason in ready.json()["reason"]
+    assert ready.json()["raised"] is True
     from_outside = served.client.get("/hello/health/ready", headers={"X-Forwarded-For": "192.0.2.7"})
     assert from_outside.status_code == 503
     assert reason not in from_outside.text
@@ -147,6 +148,7 @@ def test_a_script_that_never_ends_is_not_ready(serve: Callable[..., Served]) -> 
     ready = served.client.get("/hello/health/ready")
     assert ready.status_code == 503
     assert ready.json()["reason"] == "the script did not end within 1.5 s"
+    assert ready.json()["raised"] is False, "it may be quicker the next time"
     assert served.client.get("/hello/_stcore/health").text == "ok"
 
 

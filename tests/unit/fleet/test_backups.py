@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,7 +11,6 @@ import pytest
 from botocore.session import Session
 from botocore.validate import ParamValidator
 
-FOLDER = Path(__file__).resolve().parents[3] / "roles/aws_fleet/files"
 ROW = {
     "app": "wine",
     "what": "database",
@@ -27,21 +24,13 @@ ROW = {
 
 
 @pytest.fixture
-def instance(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give the program as a module; what it tells AWS is in ``told``."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("user_data", "instance"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    specification = importlib.util.spec_from_file_location("instance", FOLDER / "instance.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module: Any = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    module.told = []
+def instance(program: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give the program; what it tells AWS is in ``told``."""
+    program.told = []
     monkeypatch.setattr(
-        module, "call", lambda service, region, body, headers: module.told.append(parse_qs(body.decode()))
+        program, "call", lambda service, region, body, headers: program.told.append(parse_qs(body.decode()))
     )
-    return module
+    return program
 
 
 def command(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int = 0) -> None:

@@ -5,12 +5,13 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -31,6 +32,7 @@ class Apps:
         self.folder = folder
         self.plan = folder / "site.json"
         self.entries: list[dict[str, Any]] = []
+        self.calendar: list[dict[str, Any]] = []
         self.answers: dict[str, dict[str, tuple[int, str, float]]] = {}
         self.asked: list[str] = []
         self._loop = asyncio.new_event_loop()
@@ -52,7 +54,10 @@ class Apps:
                 **more,
             }
         )
-        self.plan.write_text(json.dumps({"environment": "production", "apps": self.entries}))
+        self.write()
+
+    def write(self) -> None:
+        self.plan.write_text(json.dumps({"environment": "production", "apps": self.entries, "calendar": self.calendar}))
 
     def serve(self, name: str, table: dict[str, tuple[int, str] | tuple[int, str, float]]) -> None:
         if name not in self.answers:
@@ -550,6 +555,37 @@ def test_the_status_page_tells_deploys_backups_and_the_drill(apps: Apps, kept: P
     assert [row["in_order"] for row in data.json()["apps"][0]["backups"]] == [True, True]
 
 
+def test_maintenance_is_told_with_its_last_run_and_result(apps: Apps, kept: Path) -> None:
+    apps.add("wine")
+    apps.good("wine")
+    apps.calendar = [
+        {"name": name, "title": title, "limit_hours": 48.0}
+        for name, title in (
+            ("digest", "Log digest"),
+            ("check", "Backups verified"),
+            ("new", "Capacity report"),
+            ("old", "Cost report"),
+        )
+    ]
+    apps.write()
+    (kept / ".jobs").mkdir()
+    for name, told in {
+        "digest": {"time": ago(3 * 3600), "good": True, "text": "4 errors in 2 apps"},
+        "check": {"time": ago(7200), "good": False, "said": "hunter2"},
+        "old": {"time": ago(9 * 86400), "good": True},
+    }.items():
+        (kept / ".jobs" / f"{name}.json").write_text(json.dumps(told))
+    page, data = ask("/status", "/api/status")
+    assert [row["in_order"] for row in data.json()["jobs"]] == [True, False, True, False]
+    for text in ("3 h ago, in order", "4 errors in 2 apps", "2 h ago, failed", "not yet", "9 days ago, late"):
+        assert text in page.text, text
+    assert "hunter2" not in page.text + data.text
+    assert texts() == [
+        (False, "Maintenance: the last run of “Backups verified” failed."),
+        (False, "Maintenance: “Cost report” has not run for too long."),
+    ]
+
+
 def test_what_is_not_in_order_is_an_alarm_and_the_urgent_come_first(apps: Apps, kept: Path) -> None:
     apps.add("wine", backups=BACKUPS)
     apps.serve("wine.api", {"/health/status": (0, "")})
@@ -640,3 +676,24 @@ def test_a_record_that_cannot_be_kept_is_no_reason_to_show_nothing(apps: Apps, k
     page, data = ask("/status", "/api/status")
     assert page.status_code == 200
     assert data.json()["apps"][0]["uptime_day"] is None
+
+
+def test_a_full_disk_of_an_apps_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wine").mkdir()
+
+    class Usage(NamedTuple):
+        total: int
+        used: int
+        free: int
+
+    def usage(place: Path) -> Usage:
+        if not Path(place).exists():
+            raise FileNotFoundError(place)
+        free = {tmp_path / "wine": 9}.get(Path(place), 60)
+        return Usage(100, 100 - free, free)
+
+    monkeypatch.setattr(operation, "HOST_STATE", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert "A disk is 91 % full." in [alarm.text for alarm in operation._resources()]
+    monkeypatch.setattr(operation, "HOST_STATE", tmp_path / "none")
+    assert not [alarm for alarm in operation._resources() if "disk" in alarm.text]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from rehearsal.__main__ import ask
 from rehearsal.world import DOOR, RehearsalError
@@ -43,7 +48,10 @@ def test_clients_retry_injected_errors(
     faults: Account, monkeypatch: pytest.MonkeyPatch, kind: str, service: str, call: str
 ) -> None:
     answers = iter([0.0, 0.9] * 20)  # every other call is refused
-    monkeypatch.setattr("rehearsal.server.random.random", lambda: next(answers))
+    chance = SimpleNamespace(
+        random=lambda: next(answers)
+    )  # the server's own: clients take chances too, when they retry
+    monkeypatch.setattr("rehearsal.server.random", chance)
     ask(faults.cloud.world.settings, "fault", {"kind": kind, "what": "0.5"})
     answer = getattr(faults.client(service), call)()
     assert answer["ResponseMetadata"]["RetryAttempts"] == 1
@@ -105,3 +113,39 @@ def test_a_new_alarm_knows_nothing(account: Account) -> None:
     watch.put_metric_alarm(AlarmName="new", MetricName="X", Namespace="N", Statistic="Average", Period=60, EvaluationPeriods=1,
                            Threshold=1, ComparisonOperator="GreaterThanThreshold")  # fmt: skip
     assert watch.describe_alarms(AlarmNames=["new"])["MetricAlarms"][0]["StateValue"] == "INSUFFICIENT_DATA"
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "code"),
+    [
+        ("ec2", "describe_vpcs", "SignatureDoesNotMatch"),
+        ("s3", "list_buckets", "RequestTimeTooSkewed"),
+        ("secretsmanager", "list_secrets", "InvalidSignatureException"),
+    ],
+)
+def test_who_signs_at_another_time_is_refused_as_by_aws(account: Account, service: str, call: str, code: str) -> None:
+    client, minutes = account.client(service), [0]
+
+    def later(request: Any, **_: Any) -> None:
+        moment = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=minutes[0])
+        del request.headers["X-Amz-Date"]
+        request.headers["X-Amz-Date"] = moment.strftime("%Y%m%dT%H%M%SZ")
+
+    client.meta.events.register("before-send", later)
+    for minutes[0] in (14, -14):
+        assert getattr(client, call)()
+    for minutes[0] in (16, -16):
+        with pytest.raises(ClientError) as refused:
+            getattr(client, call)()
+        assert refused.value.response["Error"]["Code"] == code
+        assert re.fullmatch(r"the caller's clock is -?9\d\d s wrong", refused.value.response["Error"]["Message"])
+
+
+def test_the_console_of_an_instance_that_is_gone_is_kept(account: Account) -> None:
+    ec2 = account.client("ec2")
+    made = ec2.run_instances(ImageId=account.ami, MinCount=1, MaxCount=1, SubnetId=account.subnets[0])["Instances"][0][
+        "InstanceId"
+    ]
+    assert ec2.get_console_output(InstanceId=made, Latest=True)["Output"] == "", "not the lines of some machine of 2006"
+    account.cloud.world.consoles[made] = "pergola: gave up\n"
+    assert ec2.get_console_output(InstanceId=made, Latest=True)["Output"] == "pergola: gave up\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.amazon.aws.plugins.module_utils.retries import RetryingBotoClientWrapper
+from cryptography import x509
 
 from plugins.modules import acm_site_certificate, scaling_group
 from tests.unit.rehearsal.conftest import Account
@@ -111,6 +112,11 @@ def test_a_certificate_is_made_once_and_replaced_in_place(account: Account) -> N
     first = certificate(account, name="own")
     assert (first["changed"], first["status"]) == (True, "ISSUED")
     assert certificate(account, name="own") == {**first, "changed": False}
+    pem = account.client("acm").get_certificate(CertificateArn=first["arn"])["Certificate"]
+    names = x509.load_pem_x509_certificate(pem.encode()).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert [str(ip) for ip in names.value.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"], (
+        "visitors come by loopback"
+    )
     other = certificate(account, name="own", alternative_names=["www.example.org"])
     assert (other["changed"], other["arn"]) == (True, first["arn"]), "listeners name its ARN"
     assert certificate(account, name="own", state="absent")["changed"]

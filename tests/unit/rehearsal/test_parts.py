@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import struct
+import sys
 import tarfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from rehearsal import __main__ as command_line
 from rehearsal import containers
 from rehearsal.balancer import Balancers, match, matches
 from rehearsal.metadata import look
 from rehearsal.network import Networks, answer
-from rehearsal.watch import judge
+from rehearsal.watch import Watch, computed, from_logs, judge
 from rehearsal.world import Health, RehearsalError
 from tests.unit.rehearsal.conftest import Account
 
@@ -224,6 +229,59 @@ def test_alarms(points: list[float | None], treat: str | None, state: str | None
     assert judge(points, alarm) == state
 
 
+SHARE = "IF(all > 0, 100 * (FILL(apps, 0) + FILL(front, 0)) / all, 0)"
+
+
+@pytest.mark.parametrize(
+    ("expression", "values", "result"),
+    [
+        ("FILL(a, 0) + FILL(b, 0)", {"a": 2.0, "b": None}, 2),
+        ("FILL(a, 0) + FILL(b, 0)", {"a": None, "b": None}, 0),
+        (SHARE, {"all": 200.0, "apps": 3.0, "front": None}, 1.5),
+        (SHARE, {"all": 0.0, "apps": None, "front": None}, 0),
+        (SHARE, {"all": None, "apps": 3.0, "front": None}, None),
+        ("a + b", {"a": 1.0, "b": None}, None),
+        ("a / b", {"a": 1.0, "b": 0.0}, None),
+        ("IF(a >= 2, a - 1, a * 10)", {"a": 1.0}, 10),
+    ],
+)
+def test_metric_math(expression: str, values: dict[str, float | None], result: float | None) -> None:
+    assert computed(expression, values) == result
+
+
+@pytest.mark.parametrize("expression", ["ANOMALY_DETECTION_BAND(a)", "a if a else 1", "__import__('os')", "a ** 2"])
+def test_metric_math_that_is_not_known_is_refused(expression: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        computed(expression, {"a": 1.0})
+
+
+ERRORS = {
+    "filterPattern": '{ ($.level = "error") || ($.level = "critical") }',
+    "metricTransformations": [{"metricName": "LogErrors", "metricNamespace": "N", "metricValue": "1", "dimensions": {"App": "$.app"}}],
+}  # fmt: skip
+EMBEDDED = {"_aws": {"Timestamp": 1, "CloudWatchMetrics": [{"Namespace": "E", "Dimensions": [["App"]], "Metrics": [{"Name": "A"}, {"Name": "B"}]}]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "made"),
+    [
+        ('{"level": "error", "app": "wine"}', [("N", "LogErrors", 1, "wine")]),
+        ('{"level": "critical", "app": "ava"}', [("N", "LogErrors", 1, "ava")]),
+        ('{"level": "info", "app": "wine", "message": "error"}', []),
+        ("error: no JSON", []),
+        ('["error"]', []),
+        (json.dumps({**EMBEDDED, "App": "wine", "A": 2.5}), [("E", "A", 2.5, "wine")]),
+        (json.dumps({**EMBEDDED, "A": 2.5}), []),
+        ('{"_aws": 7}', []),
+    ],
+)
+def test_a_log_event_makes_metrics(message: str, made: list[tuple[str, str, float, str]]) -> None:
+    found = [
+        (space, d["MetricName"], d["Value"], d["Dimensions"][0]["Value"]) for space, d in from_logs([ERRORS], message)
+    ]
+    assert found == made
+
+
 def test_an_alarm_sends_mail_and_comes_back(account: Account) -> None:
     sns, watch = account.client("sns"), account.client("cloudwatch")
     topic = sns.create_topic(Name="pages")["TopicArn"]
@@ -253,3 +311,40 @@ def test_an_archive_holds_files_and_links() -> None:
 def test_a_failed_command_names_its_words() -> None:
     with pytest.raises(RehearsalError, match=r"sh -c echo no >&2; exit 3: no"):
         containers.run("sh", "-c", "echo no >&2; exit 3")
+
+
+def test_down_where_no_cloud_was_ever_up_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["rehearsal", "--state", str(tmp_path / "none"), "down"])
+    assert command_line.main() == 0
+    assert capsys.readouterr().out == "no cloud runs: nothing to remove\n"
+    monkeypatch.setattr(sys, "argv", ["rehearsal", "--state", str(tmp_path / "none"), "status"])
+    assert command_line.main() == 1
+    assert "Start it" in capsys.readouterr().err
+
+
+def test_a_metric_of_aws_is_not_missing_because_the_loop_is_late() -> None:
+    now = datetime.now(UTC)
+    data = [
+        SimpleNamespace(namespace=name, name="Hosts", value=2.0, dimensions=[], timestamp=now - timedelta(seconds=8))
+        for name in ("AWS/ApplicationELB", "Pergola")
+    ]
+    world = SimpleNamespace(real=lambda seconds: seconds / 10, backend=lambda _: SimpleNamespace(metric_data=data))
+    watch = Watch(world)  # type: ignore[arg-type]
+    watch.published_at = now - timedelta(seconds=7)
+
+    def point(namespace: str, number: int = 0) -> float | None:
+        asked = SimpleNamespace(
+            namespace=namespace,
+            metric_name="Hosts",
+            dimensions=[],
+            period=60,
+            statistic="Minimum",
+            extended_statistic=None,
+        )
+        return watch._point(asked, number)
+
+    assert point("AWS/ApplicationELB") == 2.0
+    assert point("AWS/ApplicationELB", 1) is None, "there was none in the minute before"
+    assert point("Pergola") is None, "a host that says nothing is told"
