@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import urllib.request
 from typing import Any
 
 from rehearsal import containers
-from rehearsal.world import DOOR, RehearsalError, Settings
+from rehearsal.world import DOOR, LOG, RehearsalError, Settings
 
 START = 120  # seconds for moto to load on a busy machine
 
@@ -183,6 +184,8 @@ def main() -> int:
         elif arguments.command == "serve":
             from rehearsal.cloud import Cloud  # noqa: PLC0415  moto takes a second to import
 
+            LOG.setLevel(logging.INFO)
+            LOG.addHandler(logging.StreamHandler(sys.stdout))
             Cloud(known or wanted(arguments)).run()
         elif arguments.command == "down":
             down(known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 ACCOUNT = "123456789012"  # moto's account; every ARN that it makes names it
 DOOR = "/_rehearsal/"  # path of the rehearsal's own commands at its endpoint
+LOG = logging.getLogger("rehearsal")
 HISTORY = 200  # events and activities that are kept
 
 
@@ -129,7 +131,7 @@ class World:
         line = f"{datetime.now(UTC):%H:%M:%S} {sentence}"
         self.events.append(line)
         del self.events[:-HISTORY]
-        print(line, flush=True)
+        LOG.info(line)
 
     def activity(self, group: str, description: str, cause: str, status: str = "Successful") -> None:
         """Record a scaling activity."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[3]
 NAME = "pergola-demo/backup/password"
 
 
-def test_the_password_of_the_backups_stays_as_it_is() -> None:
+def test_the_password_of_the_backups_stays_as_it_is(tmp_path: Path) -> None:
+    own = tmp_path / f"demo-{os.getpid()}"  # an inventory has one run at a time, known by its folder's name
+    shutil.copytree(ROOT / "inventories" / "demo", own)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -30,7 +33,7 @@ def test_the_password_of_the_backups_stays_as_it_is() -> None:
         )  # fmt: skip
         manager.create_secret(Name=NAME, SecretString="as it was")
         done = subprocess.run(
-            [Path(sys.executable).with_name("ansible-playbook"), "playbooks/rotate.yml", "-i", "inventories/demo",
+            [Path(sys.executable).with_name("ansible-playbook"), "playbooks/rotate.yml", "-i", str(own),
              "-e", "secret=backup/password"],
             cwd=ROOT, env={**os.environ, **keys}, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
