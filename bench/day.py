@@ -35,10 +35,10 @@ from bench.bars import Bars  # noqa: E402 - the project's folder must be on the 
 from bench.environment import for_host, say  # noqa: E402
 from bench.host import memory as services  # noqa: E402
 from bench.writers import Writers  # noqa: E402
+from emulator.scaling import cron  # noqa: E402
 from prober.hosts import ContainerHost, HostError  # noqa: E402
 from prober.process import ProbeProcess  # noqa: E402
 from prober.report import table  # noqa: E402
-from rehearsal.scaling import cron  # noqa: E402
 
 NAME, HTTPS, HTTP = "pergola-day", 29843, 29880
 APPS = ("portal", "wine", "judge")

@@ -16,8 +16,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from emulator.world import DOOR, LOG, RehearsalError, Settings
 from rehearsal import containers
-from rehearsal.world import DOOR, LOG, RehearsalError, Settings
 
 START = 120  # seconds for moto to load on a busy machine
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import http.client
+import io
 import json
 import re
 import socket
@@ -15,9 +17,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from emulator.world import Health, RehearsalError, Traffic, World, forwarded, serving
 from rehearsal.containers import ask_socket, create, docker, image, inside, process, remove, run
 from rehearsal.network import Networks
-from rehearsal.world import Health, RehearsalError, World
 
 RECIPE = """FROM {base}
 RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends haproxy postgresql \\
@@ -73,6 +75,7 @@ class Balancers:
         self.pending: dict[tuple[str, str], Future[tuple[Check, str | None, str]]] = {}
         self.fresh: dict[tuple[str, str], Health] = {}  # what this step's checks have decided
         self.pool = ThreadPoolExecutor(16, "health")
+        world.counters = self.counters
 
     def step(self) -> None:
         """Check the targets that are due, then put the balancers' configuration in force."""
@@ -100,6 +103,25 @@ class Balancers:
             self.world.health.update(
                 {k: v for k, v in self.fresh.items() if k[0] in groups and k[1] in groups[k[0]].targets}
             )
+
+    def counters(self) -> dict[tuple[str, str], Traffic]:
+        """Return what HAProxy has counted, by load balancer and target group."""
+        with self.world.lock:
+            groups = {short(arn): arn for arn in self.world.backend("elbv2").target_groups}
+        found = {}
+        for arn in list(self.running):
+            with contextlib.suppress(OSError):
+                told = ask_socket(
+                    self.world.settings.directory / "balancers" / short(arn) / "admin.sock", "show stat\n"
+                )
+                for row in csv.DictReader(io.StringIO(told.removeprefix("# "))):
+                    if row["svname"] == "BACKEND" and row["pxname"] in groups:
+                        requests, *answers, took = (
+                            float(row[key] or 0) for key in ("req_tot", "hrsp_2xx", "hrsp_4xx", "hrsp_5xx", "ttime")
+                        )
+                        ok, wrong, broken = answers
+                        found[arn, groups[row["pxname"]]] = Traffic(requests, (ok, wrong, broken), took / 1000)
+        return found
 
     # ------------------------------------------------------------------ health
     def _checks(self) -> list[Check]:
@@ -374,25 +396,6 @@ def connections(balancer: int, address: str, *, close: bool) -> int:
     """Return how many connections a balancer's network has to an address, which may be closed on the way."""
     with inside(balancer):
         return len(run("ss", "-Htn", *(["-K"] if close else []), "state", "established", "dst", address).splitlines())
-
-
-def serving(elb: Any, group: str) -> list[str]:
-    """Return the load balancers that forward to a target group."""
-    return [
-        b.arn for b in elb.load_balancers.values() if any(group in forwarded(entry) for entry in b.listeners.values())
-    ]
-
-
-def forwarded(listener: Any) -> set[str]:
-    """Return the target groups that a listener forwards to."""
-    actions = [*listener.default_actions, *(a for rule in listener.rules.values() for a in rule.actions)]
-    found = set()
-    for action in (a.data if hasattr(a, "data") else a for a in actions):
-        groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or []
-        found |= {t["TargetGroupArn"] for t in groups} | (
-            {action["TargetGroupArn"]} if action.get("TargetGroupArn") else set()
-        )
-    return found
 
 
 def matches(status: int, codes: str) -> bool:

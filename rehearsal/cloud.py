@@ -10,16 +10,16 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from rehearsal import patches
+from emulator import patches
+from emulator.scaling import Scaling
+from emulator.server import FAULTS, Api, listen, serve
+from emulator.watch import Watch
+from emulator.world import Settings, World
 from rehearsal.balancer import Balancers
 from rehearsal.containers import docker
 from rehearsal.databases import Databases
 from rehearsal.machines import Machines
 from rehearsal.network import Networks
-from rehearsal.scaling import Scaling
-from rehearsal.server import FAULTS, Api, listen, serve
-from rehearsal.watch import Watch
-from rehearsal.world import Settings, World
 
 PAUSE = 1.0  # real seconds between two steps of a loop
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 
-from rehearsal.world import RehearsalError
+from emulator.world import RehearsalError
 
 LABEL = "rehearsal"
 SYSTEMD = (

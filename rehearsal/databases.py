@@ -8,10 +8,10 @@ import time
 from ipaddress import IPv4Network
 from typing import Any, NamedTuple
 
+from emulator.world import RehearsalError, World
 from rehearsal.balancer import services_image
 from rehearsal.containers import containers, create, docker, process, remove
 from rehearsal.network import Networks
-from rehearsal.world import RehearsalError, World
 
 # The master user is no superuser on AWS: it may make databases and roles. The empty cluster and every segment of its log since are kept:
 # another database begins as a copy of them, and stops replaying the log at its moment.

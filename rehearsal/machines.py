@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from emulator.world import HISTORY, RehearsalError, World
 from rehearsal.containers import LABEL, SYSTEMD, console, cpu_seconds, create, docker, process, remove
 from rehearsal.network import TO_METADATA, Networks
-from rehearsal.world import HISTORY, RehearsalError, World
 
 UNKNOWN = 1024  # MiB of a type that moto does not know
 PATIENCE = 240  # seconds in which an instance that reboots has to end; then its power is taken away
@@ -49,6 +49,7 @@ class Machines:
         self.pool = ThreadPoolExecutor(2, "launch")
         self.baked: set[str] = set()  # AMIs that are images here
         self.prefix = f"{world.settings.name}-i-"
+        world.console = lambda instance: console(f"{world.settings.name}-{instance}")
 
     def step(self) -> None:
         """Bring the containers to what the API says, and what became of them to the API."""

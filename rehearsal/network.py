@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from typing import Any
 
-from rehearsal import metadata
+from emulator import metadata, names
+from emulator.server import serve
+from emulator.world import World
 from rehearsal.containers import LABEL, create, docker, listen_inside, process, remove, run, shield
-from rehearsal.server import serve
-from rehearsal.world import World
 
 METADATA = "169.254.169.254"
 TO_METADATA = f"ip route replace {METADATA}/32 dev eth0"  # first command of every machine: never by way of the gateway
@@ -62,8 +61,7 @@ class Networks:
         pid = process(container)
         metadata.serve(self.world, listen_inside(pid, METADATA, 80))
         serve(self.api(network), listen_inside(pid, address, settings.port), f"api of {network}")
-        resolver = listen_inside(pid, address, 53, socket.SOCK_DGRAM)
-        threading.Thread(target=self._resolve, args=(resolver,), name=f"names of {network}", daemon=True).start()
+        names.serve(self.world, listen_inside(pid, address, 53, socket.SOCK_DGRAM), network)
 
     # ------------------------------------------------------------------ security groups
     def protect(self, container: str, pid: int, rules: str) -> None:
@@ -132,72 +130,3 @@ class Networks:
         tables = tables or ec2.describe_route_tables(filters={"vpc-id": [vpc], "association.main": ["true"]})
         ways = [r for table in tables for r in table.routes if r.destination_cidr_block == "0.0.0.0/0"]
         return any(r.nat_gateway is not None or (r.gateway is not None and public) for r in ways)
-
-    # ------------------------------------------------------------------ names
-    def _resolve(self, sock: socket.socket) -> None:
-        while True:
-            query, client = sock.recvfrom(512)
-            try:
-                sock.sendto(answer(query, self.lookup), client)
-            except (OSError, ValueError, IndexError, struct.error, UnicodeError) as error:
-                self.world.say(f"a query of {client[0]} was not answered: {error}")
-
-    def lookup(self, name: str) -> list[str]:
-        """Return the addresses of a name: the VPC's own, Route 53's, then the rest of the world's."""
-        with self.world.lock:
-            found = self.own(name.lower().rstrip("."), 8)
-        if found is not None:
-            return found
-        try:
-            return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, None, socket.AF_INET)})
-        except OSError:
-            return []
-
-    def own(self, name: str, depth: int) -> list[str] | None:
-        """Return the addresses that the account knows of a name; None when it is not the account's."""
-        world = self.world
-        known = {b.dns_name.lower(): world.addresses.get(b.arn) for b in world.backend("elbv2").load_balancers.values()}
-        known |= {
-            d.address.lower(): world.addresses.get(d.db_instance_identifier)
-            for d in world.backend("rds").databases.values()
-        }
-        known |= {
-            i.private_dns_name.lower(): i.private_ip
-            for i in world.backend("ec2").all_instances()
-            if i.state == "running"
-        }
-        if name in known:
-            return [address for address in [known[name]] if address]
-        zones = world.backend("route53", "aws").zones.values()
-        zone = max(
-            (z for z in zones if f".{name}.".endswith(f".{z.name.lower().rstrip('.')}.")),
-            key=lambda z: len(z.name),
-            default=None,
-        )
-        if zone is None:
-            return None
-        for record in zone.rrsets:
-            if record.name.lower().rstrip(".") not in {name, f"*.{name.partition('.')[2]}"}:
-                continue
-            target = (record.alias_target or {}).get("DNSName") if record.type == "A" else None
-            target = record.records[0] if record.type == "CNAME" else target
-            if target and depth:
-                return self.own(str(target).lower().rstrip(".").removeprefix("dualstack."), depth - 1) or []
-            if record.type == "A":
-                return list(record.records)
-        return []
-
-
-def answer(query: bytes, lookup: Callable[[str], list[str]]) -> bytes:
-    """Return the reply to a DNS query: addresses for A, nothing for other types, no such name for an unknown one."""
-    labels, at = [], 12
-    while query[at]:
-        labels.append(query[at + 1 : at + 1 + query[at]].decode("ascii"))
-        at += 1 + query[at]
-    kind = struct.unpack("!H", query[at + 1 : at + 3])[0]
-    found = lookup(".".join(labels))
-    records = (
-        b"".join(struct.pack("!HHHIH", 0xC00C, 1, 1, 5, 4) + socket.inet_aton(a) for a in found) if kind == 1 else b""
-    )
-    head = struct.pack("!HHHHH", 0x8180 | (0 if found else 3), 1, len(records) // 16, 0, 0)
-    return query[:2] + head + query[12 : at + 5] + records

@@ -15,7 +15,7 @@ from moto import mock_aws
 
 from app.core import cloud, manifest
 from app.core.cloud import account, preview
-from rehearsal import patches
+from emulator import patches
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = manifest.load_all(ROOT, ["portal", "wine"])

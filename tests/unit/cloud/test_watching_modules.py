@@ -14,8 +14,8 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from moto import mock_aws
 
+from emulator import patches
 from plugins.modules import aws_budget, cloudwatch_alarms, log_queries
-from rehearsal import patches
 
 TAGS = {"Project": "pergola", "Environment": "test"}
 MAILS = ["ops@example.org"]

@@ -13,8 +13,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from emulator.world import Settings
 from rehearsal.cloud import Cloud
-from rehearsal.world import Settings
 
 number = itertools.count(1)
 IMAGES: list[str] = []

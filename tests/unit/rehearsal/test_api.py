@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from emulator.world import DOOR, RehearsalError
 from rehearsal.__main__ import ask
-from rehearsal.world import DOOR, RehearsalError
 from tests.unit.rehearsal.conftest import Account
 
 
@@ -51,7 +51,7 @@ def test_clients_retry_injected_errors(
     chance = SimpleNamespace(
         random=lambda: next(answers)
     )  # the server's own: clients take chances too, when they retry
-    monkeypatch.setattr("rehearsal.server.random", chance)
+    monkeypatch.setattr("emulator.server.random", chance)
     ask(faults.cloud.world.settings, "fault", {"kind": kind, "what": "0.5"})
     answer = getattr(faults.client(service), call)()
     assert answer["ResponseMetadata"]["RetryAttempts"] == 1
@@ -74,7 +74,7 @@ def test_mail_arrives(account: Account) -> None:
 
 
 def test_the_door_is_only_on_this_machine(account: Account) -> None:
-    from rehearsal.server import Api, listen, serve
+    from emulator.server import Api, listen, serve
 
     sock = listen("127.0.0.1", 0)
     port = sock.getsockname()[1]

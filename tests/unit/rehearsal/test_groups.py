@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.scaling import cron
+from emulator.scaling import cron
 from tests.unit.rehearsal.conftest import Account
 
 

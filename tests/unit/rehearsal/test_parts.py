@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from emulator import names
+from emulator.metadata import look
+from emulator.watch import Watch, computed, from_logs, judge
+from emulator.world import Health, RehearsalError
 from rehearsal import __main__ as command_line
 from rehearsal import containers
 from rehearsal.balancer import Balancers, match, matches
-from rehearsal.metadata import look
-from rehearsal.network import Networks, answer
-from rehearsal.watch import Watch, computed, from_logs, judge
-from rehearsal.world import Health, RehearsalError
+from rehearsal.network import Networks
 from tests.unit.rehearsal.conftest import Account
 
 
@@ -175,21 +176,20 @@ def test_names_of_the_account(account: Account) -> None:
     ]
     changes = [{"Action": "UPSERT", "ResourceRecordSet": record} for record in records]
     route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": changes})
-    names = Networks(world, lambda _: None)
-    assert names.lookup(name) == ["10.20.0.246"]
-    assert names.lookup("app.example.test.") == ["10.20.0.246"]
-    assert names.lookup("WWW.example.test") == ["10.20.0.246"]
-    assert names.lookup("x.dev.example.test") == ["192.0.2.7"]
-    assert names.lookup("nothing.example.test") == []
+    assert names.lookup(world, name) == ["10.20.0.246"]
+    assert names.lookup(world, "app.example.test.") == ["10.20.0.246"]
+    assert names.lookup(world, "WWW.example.test") == ["10.20.0.246"]
+    assert names.lookup(world, "x.dev.example.test") == ["192.0.2.7"]
+    assert names.lookup(world, "nothing.example.test") == []
 
 
 def test_a_query_is_answered() -> None:
     question = b"\x03app\x04test\x00" + struct.pack("!HH", 1, 1)
     query = b"\x12\x34" + struct.pack("!HHHHH", 0x0100, 1, 0, 0, 0) + question
-    reply = answer(query, lambda name: ["192.0.2.7"] if name == "app.test" else [])
+    reply = names.answer(query, lambda name: ["192.0.2.7"] if name == "app.test" else [])
     assert reply[:2] == b"\x12\x34"
     assert reply.endswith(struct.pack("!HHIH", 1, 1, 5, 4) + socket.inet_aton("192.0.2.7"))
-    assert struct.unpack("!H", answer(query, lambda _: [])[2:4])[0] & 0xF == 3
+    assert struct.unpack("!H", names.answer(query, lambda _: [])[2:4])[0] & 0xF == 3
 
 
 def test_metadata_of_an_instance(account: Account) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
-import io
 import json
 import operator
 import re
@@ -15,9 +13,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from rehearsal.balancer import serving, short
-from rehearsal.containers import ask_socket
-from rehearsal.world import World
+from emulator.world import Traffic, World, serving
 
 COMPARE = {
     "GreaterThanThreshold": operator.gt,
@@ -49,9 +45,9 @@ class Watch:
         """Publish metrics once a minute of the cloud; evaluate every alarm."""
         now = time.monotonic()
         if now - self.published >= self.world.real(60):
-            stats = {arn: self._stats(arn) for arn in list(self.world.processes) if arn.startswith("arn:")}
+            told = self.world.counters()
             with self.world.lock:
-                self._publish(stats, now - self.published if self.published else self.world.real(60))
+                self._publish(told, now - self.published if self.published else self.world.real(60))
             self.published, self.published_at = now, datetime.now(UTC)
         unknown: Exception | None = None
         with self.world.lock:
@@ -63,40 +59,29 @@ class Watch:
         if unknown:
             raise unknown
 
-    def _stats(self, arn: str) -> list[dict[str, str]]:
-        """Return HAProxy's counters."""
-        try:
-            text = ask_socket(self.world.settings.directory / "balancers" / short(arn) / "admin.sock", "show stat\n")
-        except OSError:
-            return []
-        return list(csv.DictReader(io.StringIO(text.removeprefix("# "))))
-
     def _grown(self, key: tuple[str, str], total: float) -> float:
         """Return by how much a counter grew; HAProxy counts from zero after a reload."""
         before = self.totals.get(key, 0.0)
         self.totals[key] = total
         return total - before if total >= before else total
 
-    def _publish(self, stats: dict[str, list[dict[str, str]]], seconds: float) -> None:
+    def _publish(self, told: Mapping[tuple[str, str], Traffic], seconds: float) -> None:
         world, put = self.world, self._put
-        groups = {short(arn): g for arn, g in world.backend("elbv2").target_groups.items()}
-        for arn, rows in stats.items():
+        for (arn, group), traffic in told.items():
             balancer = {"LoadBalancer": arn.split(":loadbalancer/")[-1]}
-            for row in (r for r in rows if r["svname"] == "BACKEND" and r["pxname"] in groups):
-                group = groups[row["pxname"]]
-                dimensions = {**balancer, "TargetGroup": group.arn.split(":")[-1]}
-                grown = {
-                    k: self._grown((arn + group.arn, k), float(row[k] or 0))
-                    for k in ("hrsp_2xx", "hrsp_4xx", "hrsp_5xx", "req_tot")
-                }
-                world.metrics[f"requests {group.arn}"] = grown["req_tot"] * world.real(60) / max(seconds, 0.001)
-                for name, key in (("RequestCount", "req_tot"), ("HTTPCode_Target_2XX_Count", "hrsp_2xx"),
-                                  ("HTTPCode_Target_4XX_Count", "hrsp_4xx"), ("HTTPCode_Target_5XX_Count", "hrsp_5xx")):  # fmt: skip
-                    for where in (dimensions, balancer):
-                        put("AWS/ApplicationELB", name, grown[key], where)
-                for where in (dimensions, balancer) if grown["req_tot"] else ():
-                    put("AWS/ApplicationELB", "TargetResponseTime", float(row["ttime"] or 0) / 1000, where)
-        for group in groups.values():
+            wheres = ({**balancer, "TargetGroup": group.split(":")[-1]}, balancer)
+            requests, *answers = (
+                self._grown((arn + group, str(number)), total)
+                for number, total in enumerate((traffic.requests, *traffic.answers))
+            )
+            world.metrics[f"requests {group}"] = requests * world.real(60) / max(seconds, 0.001)
+            for where in wheres:
+                put("AWS/ApplicationELB", "RequestCount", requests, where)
+                for kind, grown in zip(("2XX", "4XX", "5XX"), answers, strict=True):
+                    put("AWS/ApplicationELB", f"HTTPCode_Target_{kind}_Count", grown, where)
+                if requests:
+                    put("AWS/ApplicationELB", "TargetResponseTime", traffic.seconds, where)
+        for group in world.backend("elbv2").target_groups.values():
             for balancer_arn in serving(world.backend("elbv2"), group.arn):
                 states = [world.health_of(group.arn, target).state for target in group.targets]
                 where = {

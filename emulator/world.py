@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,14 @@ class Health(NamedTuple):
     description: str | None = None
 
 
+class Traffic(NamedTuple):
+    """What went through a load balancer to a target group since it began to count: requests, answers by class; seconds of the last ones."""
+
+    requests: float
+    answers: tuple[float, float, float]  # of 2xx, 4xx, 5xx
+    seconds: float
+
+
 INITIAL = Health("initial", "Elb.InitialHealthChecking", "Initial health checks in progress")
 DRAINING = Health("draining", "Target.DeregistrationInProgress", "Target deregistration is in progress")
 
@@ -115,6 +124,9 @@ class World:
         self.events: list[str] = []
         self.faults: dict[str, float] = {}  # kind of API error: share of calls
         self.suspended: set[str] = set()  # zones that are lost
+        # of whoever gives the account a body:
+        self.console: Callable[[str], str] = lambda _: ""  # what an instance has said so far
+        self.counters: Callable[[], Mapping[tuple[str, str], Traffic]] = dict  # by load balancer and target group
 
     def backend(self, service: str, region: str | None = None) -> Any:
         """Return moto's state of a service."""
@@ -150,3 +162,22 @@ class World:
         group = self.backend("elbv2").target_groups.get(group_arn)
         if group is not None and target in group.targets:
             group.deregister([{"Id": target}])
+
+
+def serving(elb: Any, group: str) -> list[str]:
+    """Return the load balancers that forward to a target group."""
+    return [
+        b.arn for b in elb.load_balancers.values() if any(group in forwarded(entry) for entry in b.listeners.values())
+    ]
+
+
+def forwarded(listener: Any) -> set[str]:
+    """Return the target groups that a listener forwards to."""
+    actions = [*listener.default_actions, *(a for rule in listener.rules.values() for a in rule.actions)]
+    found = set()
+    for action in (a.data if hasattr(a, "data") else a for a in actions):
+        groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or []
+        found |= {t["TargetGroupArn"] for t in groups} | (
+            {action["TargetGroupArn"]} if action.get("TargetGroupArn") else set()
+        )
+    return found

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rehearsal.world import ACCOUNT, World
+from emulator.world import ACCOUNT, World
 
 ROLE_HOURS = 6
 

@@ -37,9 +37,8 @@ from moto.logs.responses import LogsResponse
 from moto.rds.exceptions import DBParameterGroupNotFoundError, RDSClientError
 from moto.wafv2.responses import WAFV2Response
 
-from rehearsal.containers import console
-from rehearsal.watch import from_logs
-from rehearsal.world import DRAINING, Wait, World
+from emulator.watch import from_logs
+from emulator.world import DRAINING, Wait, World
 
 Function = Callable[..., Any]
 LAUNCHING, TERMINATING = "autoscaling:EC2_INSTANCE_LAUNCHING", "autoscaling:EC2_INSTANCE_TERMINATING"
@@ -209,7 +208,7 @@ def instances(world: World) -> None:
     def get_console_output(self: Any) -> ActionResult:
         instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
         gone = world.consoles.get(instance.id)
-        said = console(f"{world.settings.name}-{instance.id}") if gone is None and world.settings.bodies else gone or ""
+        said = world.console(instance.id) if gone is None else gone
         output = Base64EncodedString.from_raw_string(said)
         return ActionResult({"InstanceId": instance.id, "Timestamp": datetime.now(UTC), "Output": output})
 

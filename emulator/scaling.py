@@ -6,11 +6,13 @@ import math
 import time
 import uuid
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rehearsal.patches import LAUNCHING, TERMINATING
-from rehearsal.world import Wait, World
+from cronsim import CronSim
+
+from emulator.patches import LAUNCHING, TERMINATING
+from emulator.world import Wait, World
 
 HIGH, LOW = 3, 15  # minutes of the cloud over the target before scaling out, and under it before scaling in
 SLACK = 0.9  # scale in only below this share of the target
@@ -365,26 +367,5 @@ def due(action: Any, now: datetime, fired: dict[str, str]) -> bool:
 
 def cron(expression: str, now: datetime) -> bool:
     """Return whether a five-field cron expression matches a minute (UTC)."""
-
-    def matches(part: str, value: int, low: int, high: int) -> bool:
-        for piece in part.split(","):
-            span, _, step = piece.partition("/")
-            first, _, last = span.partition("-")
-            begin = low if span == "*" else int(first)
-            finish = high if span == "*" or (step and not last) else int(last or first)
-            if begin <= value <= finish and (value - begin) % int(step or 1) == 0:
-                return True
-        return False
-
-    minute, hour, day, month, weekday = expression.upper().split()
-    for number, name in enumerate("SUN MON TUE WED THU FRI SAT".split()):
-        weekday = weekday.replace(name, str(number))
-    weekdays = matches(weekday, now.isoweekday() % 7, 0, 7) or matches(weekday, now.isoweekday(), 0, 7)
-    days = matches(day, now.day, 1, 31)
-    either = (days or weekdays) if day != "*" and weekday != "*" else (days and weekdays)
-    return (
-        either
-        and matches(minute, now.minute, 0, 59)
-        and matches(hour, now.hour, 0, 23)
-        and matches(month, now.month, 1, 12)
-    )
+    minute = now.replace(second=0, microsecond=0)
+    return bool(next(CronSim(expression, minute - timedelta(minutes=1)), None) == minute)
