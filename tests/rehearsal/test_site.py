@@ -38,6 +38,29 @@ def test_http_leads_to_https_on_this_machine(site: Site) -> None:
     assert moved.value.headers["location"] == f"https://127.0.0.1:{HTTPS}/a?b=c"
 
 
+def test_what_the_balancer_carries_is_measured(site: Site) -> None:
+    balancer = {"LoadBalancer": site.built["balancer"]["LoadBalancerArn"].split(":loadbalancer/")[-1]}
+    group = {**balancer, "TargetGroup": site.built["group"].split(":")[-1]}
+
+    def total(name: str, where: dict[str, str]) -> float:
+        now = dt.datetime.now(dt.UTC)
+        rows = site.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/ApplicationELB", MetricName=name, Statistics=["Sum"], Period=7200, StartTime=now - dt.timedelta(hours=1),
+            EndTime=now + dt.timedelta(hours=1), Dimensions=[{"Name": key, "Value": value} for key, value in where.items()],
+        )["Datapoints"]  # fmt: skip
+        return sum(row["Sum"] for row in rows)
+
+    before = total("RequestCount", group)
+    for _ in range(30):
+        assert site.page()[0] == 200
+    site.until(lambda: total("RequestCount", group) >= before + 30, "the requests in CloudWatch")
+    for where in (balancer, group):
+        assert total("HTTPCode_Target_2XX_Count", where) >= 30
+        assert total("TargetResponseTime", where) > 0
+    assert total("HTTPCode_Target_5XX_Count", group) == 0
+    assert total("HealthyHostCount", group) >= 2
+
+
 def test_up_again_does_nothing(site: Site) -> None:
     assert "runs already" in site.up().stdout
 
