@@ -1,7 +1,6 @@
 """The module ``file_set``: a set of files is there, and nothing else of what a pattern finds."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -14,15 +13,13 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from tests.modules import loaded
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "plugins" / "modules" / "file_set.py"
 
 
-SPEC = importlib.util.spec_from_file_location("file_set", PROGRAM)
-assert SPEC is not None
-assert SPEC.loader is not None
-MODULE: Any = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(MODULE)
+MODULE = loaded(PROGRAM)
 
 
 def arguments(files: Sequence[dict[str, Any]], purge: list[str] | None, internal: dict[str, bool]) -> dict[str, Any]:

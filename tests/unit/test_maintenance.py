@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import stat
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from app.core import maintenance, manifest, plan
+from tests.modules import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,11 +81,7 @@ def test_the_plan_has_the_hosts_jobs_and_those_of_backups_only_where_there_are_a
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Give the program pergola-job, with everything it touches below a scratch folder."""
-    spec = importlib.util.spec_from_file_location("pergola_job", ROOT / "roles/baseline/files/pergola_job.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded("roles/baseline/files/pergola_job.py")
     places = {"CONFIG": "jobs.json", "STATE": "state/.jobs", "LOCKS": "", "APPS": "apps", "ACCESS": "nginx"}
     for name, place in places.items():
         monkeypatch.setattr(module, name, tmp_path / place)

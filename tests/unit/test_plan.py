@@ -1,7 +1,6 @@
 """The plan of a host: whatever apps it has, nothing in it clashes."""
 
 import copy
-import importlib.util
 import itertools
 import json
 import operator
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 
 from app.core import ladder, manifest, plan
 from app.core.manifest import Manifest
+from tests.modules import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -413,12 +413,7 @@ def test_two_sets_together_give_a_plan_or_name_both_apps(one: list[Manifest], tw
 
 @pytest.fixture(scope="module")
 def plugin() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pergola_filter", ROOT / "plugins" / "filter" / "pergola.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("plugins/filter/pergola.py")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,24 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 
+from tests.modules import loaded
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plugin() -> Any:
-    spec = importlib.util.spec_from_file_location("warm_plugin", ROOT / "plugins/connection/warm.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-warm = plugin()
+warm = loaded("plugins/connection/warm.py")
 
 
 @pytest.fixture

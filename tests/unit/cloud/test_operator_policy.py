@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,21 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.modules import loaded
 from tests.opinions import parliament
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("operator_policy", ROOT / "scripts" / "operator_policy.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-OPERATOR = script()
+OPERATOR = loaded("scripts/operator_policy.py")
 POLICY = json.loads(OPERATOR.POLICY.read_text(encoding="utf-8"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core import cloud, manifest, prices
+from tests.modules import loaded
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = manifest.load_all(ROOT, ["portal", "wine"])
@@ -168,16 +168,7 @@ def test_a_wrong_table_names_the_key(tmp_path: Path, path: tuple[str, ...], valu
     assert sentence in str(error.value)
 
 
-def cost_doc() -> Any:
-    spec = importlib.util.spec_from_file_location("cost_doc", ROOT / "scripts" / "cost_doc.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-DOC = cost_doc()
+DOC = loaded("scripts/cost_doc.py")
 
 
 def test_the_page_is_that_of_the_inventories_and_prices() -> None:

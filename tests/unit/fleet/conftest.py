@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.modules import loaded
 
 FOLDER = Path(__file__).resolve().parents[3] / "roles/aws_fleet/files"
 
@@ -21,11 +22,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(FOLDER))
     for name in ("user_data", "instance"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    specification = importlib.util.spec_from_file_location("instance", FOLDER / "instance.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module: Any = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = loaded(FOLDER / "instance.py")
     role = {"AccessKeyId": "a", "SecretAccessKey": "s", "Token": "t"}
     monkeypatch.setattr(sys.modules["user_data"], "keys", lambda: role)
     return module

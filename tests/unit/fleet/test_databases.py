@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from tests.modules import loaded
 from tests.postgresql import serving
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,12 +23,7 @@ MASTER = "CREATE ROLE pergola LOGIN CREATEROLE CREATEDB PASSWORD 'master'"
 
 @pytest.fixture(scope="module")
 def databases() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("databases", SOURCE)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return loaded(SOURCE)
 
 
 @pytest.fixture(scope="module")

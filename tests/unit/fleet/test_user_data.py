@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import tarfile
@@ -20,6 +19,8 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from tests.modules import loaded
+
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "roles/aws_fleet/files/user_data.py"
 KEYS = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI", "Token": "a-token"}
@@ -28,11 +29,7 @@ KEYS = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI", "Token
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Give the program as a module, with a folder of its own and no waiting."""
-    specification = importlib.util.spec_from_file_location("user_data", SOURCE)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = loaded(SOURCE)
     monkeypatch.setattr(module, "HOME", tmp_path / "site")
     monkeypatch.setattr(module, "keys", lambda: KEYS)
     monkeypatch.setattr(module.time, "sleep", lambda _: None)
