@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -29,6 +30,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+from botocore.exceptions import ClientError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -312,15 +315,28 @@ class Bodiless:
 
 def settled(site: Site) -> None:
     """Let the colour that visitors left give its hosts back, so that the next deploy begins as the first did."""
-    engine = site.engine()
+    engine, groups = site.engine(), site.environment.client("autoscaling")
     for fleet in engine.spec.fleets:
-        live = engine.live(fleet)
-        other = COLOURS[1 - COLOURS.index(live)]
-        engine.cloud.stay(fleet.groups[other])
-        engine.cloud.resize(fleet.groups[other], 0, 0, 0)
-        site.environment.until(
-            lambda fleet=fleet, other=other: not engine.cloud.hosts(fleet, other), "the end of the old colour"
-        )
+        other = COLOURS[1 - COLOURS.index(engine.live(fleet))]
+        name = fleet.groups[other]
+        engine.cloud.stay(name)
+        engine.cloud.resize(name, 0, 0, 0)
+        hooks = groups.describe_lifecycle_hooks(AutoScalingGroupName=name)["LifecycleHooks"]
+
+        def gone(fleet: Fleet = fleet, other: str = other, name: str = name, hooks: list[Any] = hooks) -> bool:
+            """Let hosts go that wait for their visitors' end: there are none, and one that never came up would not tell."""
+            hosts = engine.cloud.hosts(fleet, other)
+            held = [host for host, state in hosts.items() if state == "Terminating:Wait"]
+            for host, hook in itertools.product(held, hooks):
+                if hook["LifecycleTransition"].endswith("TERMINATING"):
+                    with contextlib.suppress(ClientError):  # it has told itself
+                        groups.complete_lifecycle_action(
+                            AutoScalingGroupName=name, LifecycleHookName=hook["LifecycleHookName"], InstanceId=host,
+                            LifecycleActionResult="CONTINUE",
+                        )  # fmt: skip
+            return not hosts
+
+        site.environment.until(gone, "the end of the old colour")
 
 
 def calm(site: Site) -> None:
