@@ -23,7 +23,7 @@ from deploys.engine import Engine
 from deploys.spec import DeployError, Spec
 from prober.report import table
 
-COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune", "bake")
+COMMANDS = ("deploy", "rollback", "status", "unfinished", "history", "settle", "record", "find", "prune", "bake")
 
 
 def main() -> int:
@@ -64,14 +64,14 @@ def _run(engine: Engine, command: str) -> dict[str, object]:
     if command == "rollback":
         return {"changed": engine.rollback(), "releases": engine.spec.releases}
     if command == "history":
-        rows = engine.store.history()
-        return {"changed": False, "history": rows, "text": _table(rows)}
+        rows, now = engine.store.history(), engine.unfinished()["unfinished"]
+        return {"changed": False, "history": rows, "text": "\n".join(filter(None, (_table(rows), now)))}
     if command in {"record", "find", "prune"}:
         return _release(engine, command)
     if command == "settle":
         text = engine.settle_alone()
         return {"changed": bool(text), "msg": text}
-    return {"changed": False, **engine.status()}
+    return {"changed": False, **(engine.unfinished() if command == "unfinished" else engine.status())}
 
 
 def _bake(baker: Baker) -> dict[str, object]:

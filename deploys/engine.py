@@ -31,7 +31,7 @@ from deploys import migrations, releases
 from deploys.cloud import in_seconds
 from deploys.run import Run
 from deploys.spec import DeployError, Fleet, Release, Spec
-from deploys.store import CURRENT, HISTORY, Lease, LeaseLostError
+from deploys.store import CURRENT, HISTORY, LEASE, Lease, LeaseLostError
 from deploys.watch import ENOUGH, Prober, Seen
 
 ALL = 100
@@ -104,6 +104,19 @@ class Engine(Run):
                 )  # fmt: skip
         current = self.store.read(CURRENT)
         return {"colours": rows, "under_way": current[0] if current else None}
+
+    def unfinished(self) -> dict[str, Any]:
+        """Return what is under way or was left half-done, as a sentence (empty: nothing), and whether its controller is dead."""
+        found, lease = self.store.read(CURRENT), self.store.read(LEASE)
+        if not found:
+            return {"unfinished": "", "abandoned": False}
+        current, what = found[0], _named(found[0])
+        if lease and lease[2] <= float(lease[0]["seconds"]):
+            now = f"is under way, in its phase {current['phase']!r}; its controller was heard of {lease[2]:.0f} s ago"
+            return {"unfinished": f"{what} {now}", "abandoned": False}
+        way = "finished" if current["phase"] == "live" else "taken back"
+        now = f"was interrupted in its phase {current['phase']!r}; the next deploy, rollback or status has it {way}"
+        return {"unfinished": f"{what} {now}", "abandoned": True}
 
     def _sessions(self, fleet: Fleet, colour: str) -> int | None:
         """Return the live sessions of a colour; None when its hosts do not tell. Only shown: it never ends a deploy."""
@@ -453,7 +466,7 @@ class Engine(Run):
         if not found:
             return ""
         self._current = current = found[0]
-        text = f"the {current['what']} that {current['by']} began at {current['began']} was interrupted in its phase {current['phase']!r}"
+        text = f"{_named(current)} was interrupted in its phase {current['phase']!r}"
         if current["phase"] == "live":
             self._finish(self.spec.keep_old_seconds)
             self._close("live", reason="finished by the next controller")
@@ -469,3 +482,8 @@ class Engine(Run):
         """Do what ``settle`` does, with a lease of its own."""
         with Lease(self.store, self.spec.operator, self.spec.lease_seconds) as self._lease:
             return self.settle()
+
+
+def _named(current: Mapping[str, Any]) -> str:
+    """Return what a deploy under way is called."""
+    return f"the {current['what']} that {current['by']} began at {current['began']}"

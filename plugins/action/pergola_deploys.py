@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("deploy", "rollback", "status", "history", "settle", "record", "find", "prune", "bake")
+COMMANDS = ("deploy", "rollback", "status", "unfinished", "history", "settle", "record", "find", "prune", "bake")
 MOVING = ("deploy", "rollback", "settle", "record", "prune", "bake")
 display = Display()
 

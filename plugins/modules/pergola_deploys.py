@@ -13,7 +13,7 @@ options:
   command:
     description: What to do.
     type: str
-    choices: [deploy, rollback, status, history, settle, record, find, prune, bake]
+    choices: [deploy, rollback, status, unfinished, history, settle, record, find, prune, bake]
     required: true
   deploy:
     description: The section C(deploy) of the cloud plan.
@@ -53,6 +53,14 @@ colours:
   returned: status
   type: list
   elements: dict
+unfinished:
+  description: What is under way or was left half-done, as a sentence; empty when nothing is. For C(unfinished).
+  returned: unfinished
+  type: str
+abandoned:
+  description: Whether the controller of what is unfinished is dead. For C(unfinished).
+  returned: unfinished
+  type: bool
 images:
   description: By fleet, the image that was baked, for C(bake).
   returned: bake

@@ -414,13 +414,19 @@ def test_whoever_ends_the_command_gets_everything_back(environment: Any, how: st
 def test_settling_alone_says_what_it_did(environment: Any) -> None:
     engine = environment.engine(environment.spec("two"))
     assert engine.settle_alone() == ""
-    process = environment.process("deploy", environment.spec("two", bake_seconds=60, lease_seconds=1))
+    assert engine.unfinished() == {"unfinished": "", "abandoned": False}
+    process = environment.process("deploy", environment.spec("two", bake_seconds=60, lease_seconds=6))
     assert any("ready      after" in told for told in process.stdout)
     environment.until(lambda: environment.weights()["green"] == 10)
+    told = engine.unfinished()
+    assert not told["abandoned"]
+    assert "is under way, in its phase 'shift'; its controller was heard of " in told["unfinished"]
     process.kill()
     process.wait()
     assert engine.status()["under_way"]["phase"] == "shift"
-    time.sleep(2.2)
+    environment.until(lambda: engine.unfinished()["abandoned"])
+    left = engine.unfinished()["unfinished"]
+    assert "was interrupted in its phase 'shift'; the next deploy, rollback or status has it taken back" in left
     assert "was interrupted in its phase 'shift': taken back" in engine.settle_alone()
     assert_as_before(environment, engine)
 

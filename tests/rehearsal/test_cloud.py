@@ -121,6 +121,7 @@ def test_1_an_empty_account_can_be_previewed_and_checked_and_nothing_is_written(
     assert re.search(r"\+ VPC +pergola-rehearsal +free", shown)
     assert re.search(r"rehearsal: \d+ to make, 0 to change, 0 to remove, 0 as wanted", shown)
     aws.play("cloud", "--check")
+    assert "playbooks/cloud.yml -i inventories/rehearsal" in aws.play("status")
     assert aws.writes(before) == []
     assert aws.described() == {}
 
@@ -187,7 +188,45 @@ def test_5_what_somebody_changed_by_hand_is_found_and_put_right(aws: Cloud) -> N
 
 
 @pytest.mark.long
-def test_6_the_wrong_name_removes_nothing(aws: Cloud) -> None:
+def test_6_what_a_dead_controller_left_is_told_and_taken_back(aws: Cloud) -> None:
+    """Nothing boots here, so the deploy is killed while it waits for its hosts."""
+    deploy = aws.account().plan["deploy"]
+    wanted = {"key": "releases/site-0123456789ab.json", "sha256": "0" * 64}
+    fleets = [{**row, "release": wanted} for row in deploy["fleets"]]
+    keys = {"AWS_ACCESS_KEY_ID": "rehearsal", "AWS_SECRET_ACCESS_KEY": "rehearsal"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploys", "deploy"], cwd=ROOT, env={**aws.environment, **keys}, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    given = {
+        **deploy,
+        "fleets": fleets,
+        "probe": None,
+        "lease_seconds": 3,
+        "operator": "ana",
+        "options": {"ignore_alarms": True},
+    }
+    process.stdin.write(json.dumps(given) + "\n")
+    process.stdin.flush()
+    lines: list[str] = []
+    assert any("  launch  " in (lines.append(line) or line) for line in process.stdout), lines
+    assert re.search(r"the deploy that ana began at \S+ is under way, in its phase 'launch'", aws.play("status"))
+    process.kill()
+    process.wait()
+    time.sleep(5)  # the lease ends
+    left = r"the deploy that ana began at \S+ was interrupted in its phase 'launch'"
+    for _ in range(2):
+        assert re.search(left, aws.play("status", "--check"))
+    assert re.search(left, aws.play("history"))
+    assert re.search(rf"{left}: taken back", aws.play("status"))
+    assert not re.search(left, aws.play("status"))
+    assert "taken back" in aws.play("history")
+
+
+@pytest.mark.long
+def test_7_the_wrong_name_removes_nothing(aws: Cloud) -> None:
     before, there = len(aws.requests()), aws.described()
     told = aws.play("destroy", "-e", "confirm=production", check=False)
     assert "nothing was removed: the name of this environment is rehearsal" in " ".join(told.split())
@@ -196,7 +235,7 @@ def test_6_the_wrong_name_removes_nothing(aws: Cloud) -> None:
 
 
 @pytest.mark.long
-def test_7_destroy_that_is_killed_is_run_again_and_leaves_nothing(aws: Cloud) -> None:
+def test_8_destroy_that_is_killed_is_run_again_and_leaves_nothing(aws: Cloud) -> None:
     aws.there = aws.described()
     command = aws.command("destroy", "-e", "confirm=rehearsal", "-e", "destroy_pause=1")
     process = subprocess.Popen(
@@ -226,6 +265,6 @@ def test_7_destroy_that_is_killed_is_run_again_and_leaves_nothing(aws: Cloud) ->
 
 
 @pytest.mark.long
-def test_8_an_environment_that_is_made_again_equals_the_old_one(aws: Cloud) -> None:
+def test_9_an_environment_that_is_made_again_equals_the_old_one(aws: Cloud) -> None:
     aws.play("cloud")
     assert aws.described() == aws.there
