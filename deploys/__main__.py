@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deploys import migrations, releases
 from deploys.bake import Baker
 from deploys.engine import Engine
+from deploys.in_place import InPlace
 from deploys.spec import DeployError, Spec
 from prober.report import table
 
@@ -49,7 +50,11 @@ def main() -> int:
         spec = Spec.of(json.loads(sys.stdin.readline()))
         if command in {"deploy", "rollback", "bake"}:
             threading.Thread(target=_until_nobody_wants_it, args=(abort,), daemon=True).start()
-        result = _bake(Baker(spec, say, abort)) if command == "bake" else _run(Engine(spec, say, abort), command)
+        result = (
+            _bake(Baker(spec, say, abort))
+            if command == "bake"
+            else _run((InPlace if spec.in_place else Engine)(spec, say, abort), command)
+        )
     except (DeployError, ClientError, BotoCoreError, ValueError) as error:
         say(json.dumps({"failed": True, "msg": str(error)}))
         return 1

@@ -249,8 +249,10 @@ class Cloud:
 
     # ------------------------------------------------------------ metrics and alarms
 
-    def latest(self, namespace: str, metric: str, instances: Iterable[str]) -> dict[str, float]:
-        """Return the last value that each instance told of a metric within the time for which it stands."""
+    def latest(
+        self, namespace: str, metric: str, instances: Iterable[str], dimension: str = "InstanceId"
+    ) -> dict[str, float]:
+        """Return the last value that each instance (or other value of a dimension) told of a metric within the time for which it stands."""
         wanted, found = sorted(instances), dict[str, float]()
         end = datetime.now(UTC) + timedelta(seconds=RESOLUTION)
         for start in range(0, len(wanted), 100):
@@ -261,7 +263,7 @@ class Cloud:
                         "Metric": {
                             "Namespace": namespace,
                             "MetricName": metric,
-                            "Dimensions": [{"Name": "InstanceId", "Value": instance}],
+                            "Dimensions": [{"Name": dimension, "Value": instance}],
                         },
                         "Period": RESOLUTION,
                         "Stat": "Maximum",

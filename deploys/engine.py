@@ -102,8 +102,12 @@ class Engine(Run):
                         "retires": retirement.strftime("%H:%M UTC") if retirement and states else "",
                     }
                 )  # fmt: skip
-        current = self.store.read(CURRENT)
-        return {"colours": rows, "under_way": current[0] if current else None}
+        return {"colours": rows, "under_way": self._record()}
+
+    def _record(self) -> dict[str, Any] | None:
+        """Return the deploy that is under way, as it was written down."""
+        found = self.store.read(CURRENT)
+        return found[0] if found else None
 
     def unfinished(self) -> dict[str, Any]:
         """Return what is under way or was left half-done, as a sentence (empty: nothing), and whether its controller is dead."""
@@ -226,7 +230,7 @@ class Engine(Run):
             return
         records = releases.listed(self.store)
         for move in moves:
-            live = self.cloud.release_of(move.old_group)
+            live = self._served(move)
             known = releases.of_site(records, live.key) if live else None
             new = releases.of_site(records, move.fleet.release.key)
             against = migrations.refused(known["migrations"] if known else None, new["migrations"] if new else {})
@@ -239,7 +243,7 @@ class Engine(Run):
     def _open(self, moves: list[Move], what: str) -> None:
         """Write down what is about to be done."""
         identity = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(3)}"
-        before = [self.cloud.release_of(move.old_group) for move in moves]
+        before = [self._served(move) for move in moves]
         self._current = {
             "id": identity, "what": what, "by": self.spec.operator, "began": stamp(), "phase": "launch",
             "fleets": {
@@ -261,13 +265,21 @@ class Engine(Run):
         if self._lease is not None:
             self._lease.check()
 
+    def _served(self, move: Move) -> Release | None:
+        """Return the release that visitors have now."""
+        return self.cloud.release_of(move.old_group)
+
+    def _path(self, move: Move) -> str:
+        """Return from where to where a fleet moves."""
+        known = self._current["fleets"][move.fleet.name]["old"]
+        before = known["sha256"][:12] if known else "nothing"
+        return f"{move.fleet.name}: {move.old} ({before}) -> {move.new} ({move.fleet.release.short})"
+
     def _move(self, moves: list[Move], what: str) -> bool:
         """Do the whole of a deploy, or take it back."""
         self._open(moves, what)
         for move in moves:
-            known = self._current["fleets"][move.fleet.name]["old"]
-            before = known["sha256"][:12] if known else "nothing"
-            self.say("launch", f"{move.fleet.name}: {move.old} ({before}) -> {move.new} ({move.fleet.release.short})")
+            self.say("launch", self._path(move))
         try:
             with ExitStack() as stack:
                 prober = stack.enter_context(Prober(self.spec.probe)) if self.spec.probe else None

@@ -93,6 +93,8 @@ class Spec:
         operator: Who deploys.
         poll_seconds: Pause between two looks.
         lease_seconds: How long a dead controller blocks the next one.
+        in_place: One host without a balancer: it moves its services from slot to slot (``deploys.in_place``).
+        log_group: Where hosts say what they do.
     """
 
     environment: str
@@ -110,6 +112,8 @@ class Spec:
     operator: str = "unknown"
     poll_seconds: float = 2
     lease_seconds: float = 60
+    in_place: bool = False
+    log_group: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

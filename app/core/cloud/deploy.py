@@ -26,6 +26,8 @@ def section(site: Site) -> dict[str, Any]:
         "alarms": list(_alarms(site)),
         "probe": _probe(site),
         "metrics": site.prefix,
+        "in_place": not site.balanced,
+        "log_group": site.log_group("host"),
         **{key: wish[key] for key in ("weights", "bake_seconds", "ready_seconds", "keep_old_seconds")},
     }
 

@@ -42,7 +42,7 @@ def section(site: Site) -> dict[str, Any]:
         "builder": builder(site),
         "python": PYTHON,
         "leave_seconds": LEAVE_SECONDS,
-        "refresh": True,
+        "refresh": site.balanced,  # the one host without a balancer has its data on its disk: it changes in place
         "tags": site.tags(),
     }
 
@@ -68,6 +68,7 @@ def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
             }
             for colour in COLOURS
         ],
+        "address": "" if site.balanced else site.name(row["name"]),
         "drain_seconds": site.ladder.drain_seconds,
         "release": release(site, row),
         "tags": site.tags(Fleet=row["name"]),
@@ -144,14 +145,29 @@ def release(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host_statements(site: Site, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a host may do with its own fleet: answer its lifecycle hooks, and ask to be replaced before it reboots."""
+    """Return what a host may do with its own fleet: answer its lifecycle hooks, ask to be replaced before it reboots, take the address."""
     group = f"autoScalingGroup:*:autoScalingGroupName/{site.name(row['name'])}*"
     actions = [
         "autoscaling:CompleteLifecycleAction",
         "autoscaling:RecordLifecycleActionHeartbeat",
         "autoscaling:SetInstanceHealth",
     ]
-    return [{"Sid": "Lifecycle", "Effect": "Allow", "Action": actions, "Resource": [site.arn("autoscaling", group)]}]
+    rows = [{"Sid": "Lifecycle", "Effect": "Allow", "Action": actions, "Resource": [site.arn("autoscaling", group)]}]
+    if not site.balanced:
+        own = {"StringEquals": {f"aws:ResourceTag/{key}": site.tags()[key] for key in ("Project", "Environment")}}
+        take, tagged = ["ec2:AssociateAddress"], [site.arn("ec2", f"{kind}/*") for kind in ("elastic-ip", "instance")]
+        cards = [site.arn("ec2", "network-interface/*")]  # of the instance; AWS tags none of them
+        rows += [
+            {
+                "Sid": "FindAddress",
+                "Effect": "Allow",
+                "Action": ["ec2:DescribeAddresses"],
+                "Resource": ["*"],
+            },  # knows no other
+            {"Sid": "TakeAddress", "Effect": "Allow", "Action": take, "Resource": tagged, "Condition": own},
+            {"Sid": "TakeAddressByCard", "Effect": "Allow", "Action": take, "Resource": cards},
+        ]
+    return rows
 
 
 def deployer_statements(site: Site) -> list[dict[str, Any]]:

@@ -79,10 +79,8 @@ def _hosts(plan: Plan) -> Iterator[Thing]:
     if row := identity["deployer"]:
         yield Thing("role", row["name"], {"may": row["policy"]["Statement"]})
     for fleet in plan["fleet"]["fleets"]:
-        if not plan["balancer"]["enabled"]:
-            yield Thing("host", fleet["name"], {"instance_type": fleet["instance_type"]})
-            yield Thing("public address", fleet["name"])
-            continue
+        if fleet["address"]:
+            yield Thing("public address", fleet["address"])
         for number, colour in enumerate(fleet.get("colours", [])):
             yield Thing("launch template", colour["name"])
             # only one colour has hosts between deploys

@@ -4,6 +4,7 @@
 instance.py configure   become what the release says, then tell the scaling group that this host serves
 instance.py apply       run host.yml again; instance.py check only says what that would change
 instance.py watch       (service pergola-instance) when the group ends this host: wait for its sessions, then let it go
+instance.py release     (started by that service, on the one host without a balancer) become what the control node asks for, in place
 instance.py leave       (when that service stops) before a reboot: have the group replace this host, and wait for its sessions
 """
 
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -73,6 +75,8 @@ JOBS = DATA / ".jobs"
 SITE = Path("/etc/pergola/site.json")
 BEAT, LONGEST = 15, 3600  # seconds between two signs of life while it configures itself, and for how long it gives them
 CALENDAR = 600  # seconds between two looks at what the control node's maintenance left
+WISH, SERVES = 15, "ReleaseServes"  # seconds between two looks at which release is wished here; the metric that answers
+HEARD = HOME / "heard"  # the last wish that was taken up
 # seconds: that a reboot waits for sessions (EC2 takes the power away after four minutes, and the apps need time to end);
 # for which a balancer may go on sending requests to a host that was taken out
 REBOOT, LINGER = 180, 30
@@ -119,6 +123,7 @@ def became(settings: dict[str, Any]) -> bool:
         try:
             with alive(settings, "launch_hook"):
                 become(settings)
+                take_address(settings)
         except (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError) as error:
             most = REFUSED if isinstance(error, RefusedError) else ATTEMPTS
             say(f"attempt {attempt} of {most} failed after {time.monotonic() - began:.0f} s: {error}")
@@ -146,12 +151,66 @@ def become(settings: dict[str, Any]) -> None:
         with ThreadPoolExecutor(len(bundles) or 1) as pool:
             list(pool.map(swap, bundles))
     else:
+        APPLIED.unlink(missing_ok=True)  # until it is through, nobody can say what is applied
         converge(settings, index, bundles)
     healthy(index["vars"]["pergola_health"])
     write(APPLIED, json.dumps(wish))
     if not settings.get("bake"):
         watcher()
     shutil.rmtree(HOME / "files", ignore_errors=True)
+
+
+def take_address(settings: dict[str, Any]) -> None:
+    """Have the environment's address lead to this host, where visitors come without a balancer."""
+    if settings.get("bake") or not settings.get("address"):
+        return
+    version, name = {"Version": "2016-11-15"}, settings["address"]
+    ask = {"Action": "DescribeAddresses", "Filter.1.Name": "tag:Name", "Filter.1.Value.1": name, **version}
+    instance = metadata("meta-data/instance-id") or ""
+
+    def take() -> None:
+        found = re.search(r"<allocationId>([^<]+)<", post("ec2", settings, ask).decode())
+        if not found:
+            raise RuntimeError(f"there is no address with the name {name}; run ansible-playbook site.yml")
+        post("ec2", settings, {"Action": "AssociateAddress", "AllocationId": found[1], "InstanceId": instance,
+                               "AllowReassociation": "true", **version})  # fmt: skip
+
+    patiently(f"taking the address {name}", take)
+    say(f"has the address {name}")
+
+
+def release() -> int:
+    """Serve the release that the control node wishes, from the idle slots; when that fails, what was live is live again."""
+    settings = json.loads((HOME / "settings.json").read_text())
+    wish = json.loads(patiently("reading what is wished", lambda: stored(settings, wished(settings))) or b"{}")
+    if not wish:
+        say("no release is wished of this host")
+        return 1
+    new = {**settings, "release": wish["release"], "sha256": wish["sha256"]}
+    errors = (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError)
+    began, good = time.monotonic(), True
+    try:
+        become(new)
+        write(HOME / "settings.json", json.dumps(new))
+        say(f"serves {wish['release']} after {time.monotonic() - began:.1f} s")
+    except errors as error:
+        good = False
+        say(f"{wish['release']} does not serve here: {error}")
+        try:
+            become(settings)
+            say(f"serves {settings['release']} as before")
+        except errors as worse:
+            say(f"and what was live could not be put back whole: {worse}")
+    told = {**settings, "namespace": wish["namespace"]}
+    patiently("telling how it went", lambda: measured(told, SERVES, int(good), ("Wish", wish["token"])))
+    if good and new != settings:  # the watcher is of the release before
+        subprocess.run(["systemctl", "--no-block", "restart", "pergola-instance.service"], check=True)
+    return 0 if good else 1
+
+
+def wished(settings: dict[str, Any]) -> str:
+    """Return the key of what the control node wishes of this group's host."""
+    return f"releases/wanted/{settings['group']}.json"
 
 
 def apply(*extra: str) -> int:
@@ -393,10 +452,10 @@ def hooked(settings: dict[str, Any], hook: str, action: str, **more: str) -> dic
             "InstanceId": metadata("meta-data/instance-id") or "", **more}  # fmt: skip
 
 
-def post(service: str, settings: dict[str, Any], form: dict[str, str]) -> None:
-    """Call a service that takes forms."""
+def post(service: str, settings: dict[str, Any], form: dict[str, str]) -> bytes:
+    """Call a service that takes forms; return its answer."""
     headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-    call(service, settings["region"], urllib.parse.urlencode(form).encode(), headers)
+    return call(service, settings["region"], urllib.parse.urlencode(form).encode(), headers)
 
 
 # ---------------------------------------------------------------- metrics
@@ -541,6 +600,38 @@ class Calendar:
             say(f"how maintenance went could not be learnt: {error}")
 
 
+class Wishes:
+    """Looks, on the one host without a balancer, which release the control node wishes here: nobody logs in to tell."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings, self.looked_at = settings, float(-WISH)
+
+    def look(self, now: float) -> None:
+        """Look, when it is time; a new wish is taken up by the host plane of its own release, in a unit of its own."""
+        if not self.settings.get("in_place") or now - self.looked_at < WISH:
+            return
+        self.looked_at = now
+        try:
+            wish = json.loads(stored(self.settings, wished(self.settings)) or b"{}")
+            if not wish or (HEARD.is_file() and HEARD.read_text() == wish["token"]):
+                return
+            index = json.loads(fetch(self.settings, wish["release"], wish["sha256"]).read_bytes())
+            program = unpacked(self.settings, index["host"]) / "instance.py"
+            say(f"{wish['release']} is wished here")
+            started = [
+                "systemd-run",
+                "--unit=pergola-release",
+                "--collect",
+                "/usr/bin/python3",
+                str(program),
+                "release",
+            ]
+            run("pergola-release: started", started)
+            write(HEARD, wish["token"])  # while one is at work the unit is taken: this one's turn comes after it
+        except (*LOST, RuntimeError, ValueError, KeyError) as error:
+            say(f"what is wished here could not be taken up: {error}")
+
+
 def stored(settings: dict[str, Any], key: str) -> bytes | None:
     """Return what the release's bucket has under a key; None when there is nothing."""
     try:
@@ -556,12 +647,14 @@ def watch() -> int:
     """Wait until the group ends this host; then until its sessions are over, or the ceiling is reached."""
     settings = json.loads((HOME / "settings.json").read_text())
     sessions, backups, calendar, clock = Sessions(settings), Backups(settings), Calendar(settings), Clock(settings)
+    wishes = Wishes(settings)
     while metadata("meta-data/autoscaling/target-lifecycle-state") != "Terminated":
         if time.monotonic() - sessions.counted_at >= COUNTED:
             sessions.count(time.monotonic())
         clock.look(time.monotonic())
         backups.tell(time.monotonic())
         calendar.look(time.monotonic())
+        wishes.look(time.monotonic())
         time.sleep(LOOK)
     say("the group ends this host: waiting for its sessions")
     until_quiet(sessions, float(settings["drain_seconds"]))
@@ -622,6 +715,7 @@ def main() -> int:
         "check": lambda: apply("--check"),
         "configure": configure,
         "leave": leave,
+        "release": release,
         "watch": watch,
     }
     parser = argparse.ArgumentParser(description="A host configures itself, and leaves in good order.")
