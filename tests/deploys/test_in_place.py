@@ -175,3 +175,28 @@ def test_an_alarm_takes_it_back(shop: Environment, host: Host, monkeypatch: pyte
         watched.deploy()
     shop.until(lambda: host.served[-1] == "one")
     assert launched_with(shop) == release("one")
+
+
+def test_the_address_leads_to_the_host_that_serves(
+    shop: Environment, instance: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2, (there,) = shop.client("ec2"), shop.quiet().cloud.group(shop.groups["blue"])["Instances"]
+    settings = {"region": "us-east-1", "address": f"{shop.name}-main"}
+    monkeypatch.setattr(instance, "metadata", lambda _: there["InstanceId"])
+    with pytest.raises(
+        RuntimeError, match=rf"no address with the name {shop.name}-main; run ansible-playbook site.yml"
+    ):
+        instance.take_address(settings)
+    made = ec2.allocate_address(
+        Domain="vpc",
+        TagSpecifications=[{"ResourceType": "elastic-ip", "Tags": [{"Key": "Name", "Value": settings["address"]}]}],
+    )
+    for _ in range(2):  # again, after a reboot
+        instance.take_address(settings)
+        (row,) = ec2.describe_addresses(AllocationIds=[made["AllocationId"]])["Addresses"]
+        assert row["InstanceId"] == there["InstanceId"]
+    ec2.disassociate_address(AssociationId=row["AssociationId"])
+    instance.take_address({**settings, "bake": True})  # on the way to an image
+    instance.take_address({"region": "us-east-1"})  # behind a balancer
+    assert not ec2.describe_addresses(AllocationIds=[made["AllocationId"]])["Addresses"][0].get("InstanceId")
+    ec2.release_address(AllocationId=made["AllocationId"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.core import cloud, manifest
+from app.core.cloud import preview
 
 ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = manifest.load_all(ROOT, ["portal", "wine"])
@@ -190,6 +192,24 @@ def test_ci_may_do_what_a_deploy_does_and_launch_only_as_the_hosts_it_knows() ->
     } <= allowed  # fmt: skip
     (passing,) = (row for row in statements if "iam:PassRole" in row["Action"])
     assert passing["Resource"] == ["arn:aws:iam::123456789012:role/pergola-test-host-main"]
+
+
+def test_one_host_has_an_address_and_changes_in_place() -> None:
+    built = plan(ONE_HOST)
+    (fleet,) = built["fleet"]["fleets"]
+    assert fleet["address"] == "pergola-test-main"
+    assert built["fleet"]["refresh"] is False, "its data is on its disk"
+    assert built["deploy"]["in_place"] is True
+    wanted = {(thing.kind, thing.name) for thing in preview.wanted(built)}
+    assert ("public address", "pergola-test-main") in wanted
+    assert ("scaling group", "pergola-test-main-blue") in wanted
+    statements = built["identity"]["hosts"][0]["policy"]["Statement"]
+    (take,) = (row for row in statements if row["Sid"] == "TakeAddress")
+    assert take["Condition"]["StringEquals"]["aws:ResourceTag/Environment"] == "test"
+    behind = plan({})
+    assert behind["fleet"]["fleets"][0]["address"] == ""
+    assert (behind["fleet"]["refresh"], behind["deploy"]["in_place"]) == (True, False)
+    assert "Address" not in json.dumps(behind["identity"]["hosts"])
 
 
 def test_where_hosts_become_images() -> None:
