@@ -152,7 +152,9 @@ def host_statements(site: Site, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         "autoscaling:RecordLifecycleActionHeartbeat",
         "autoscaling:SetInstanceHealth",
     ]
-    rows = [{"Sid": "Lifecycle", "Effect": "Allow", "Action": actions, "Resource": [site.arn("autoscaling", group)]}]
+    rows: list[dict[str, Any]] = [
+        {"Sid": "Lifecycle", "Effect": "Allow", "Action": actions, "Resource": [site.arn("autoscaling", group)]}
+    ]
     if not site.balanced:
         own = {"StringEquals": {f"aws:ResourceTag/{key}": site.tags()[key] for key in ("Project", "Environment")}}
         take, tagged = ["ec2:AssociateAddress"], [site.arn("ec2", f"{kind}/*") for kind in ("elastic-ip", "instance")]
