@@ -455,7 +455,8 @@ def hooked(settings: dict[str, Any], hook: str, action: str, **more: str) -> dic
 def post(service: str, settings: dict[str, Any], form: dict[str, str]) -> bytes:
     """Call a service that takes forms; return its answer."""
     headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
-    return bytes(call(service, settings["region"], urllib.parse.urlencode(form).encode(), headers))
+    answered: bytes = call(service, settings["region"], urllib.parse.urlencode(form).encode(), headers)
+    return answered
 
 
 # ---------------------------------------------------------------- metrics
