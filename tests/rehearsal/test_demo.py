@@ -96,6 +96,25 @@ def test_one_host_serves_and_has_the_address(demo: Demo) -> None:
     assert "The account is what the inventory says" in demo.play("drift")
 
 
+def test_the_dynamic_inventory_reaches_the_host(demo: Demo) -> None:
+    line = [
+        ".venv/bin/ansible",
+        "-i",
+        "inventories/fleet.aws_ec2.yml",
+        "fleet_main",
+        "-m",
+        "command",
+        "-a",
+        "pergola status",
+    ]
+    keys = [
+        "PERGOLA_ENVIRONMENT=demo",
+        "AWS_ACCESS_KEY_ID=rehearsal",
+        "AWS_SECRET_ACCESS_KEY=any-but-a-word-that-occurs",
+    ]
+    assert "wine" in demo.run("env", *keys, *line).stdout
+
+
 def test_up_again_changes_nothing(demo: Demo) -> None:
     before = demo.host()
     recap = re.findall(r"^(\w+) +ok=\d+ changed=(\d+) failed=0", demo.up(), re.MULTILINE)
