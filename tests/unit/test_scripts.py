@@ -63,6 +63,22 @@ def test_the_box_refuses_a_disk_that_is_too_small() -> None:
     assert "PERGOLA_BOX_GIB is '1'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("Inst openssl [3.5.1-1] (3.5.4-1~deb13u1 Debian-Security:13/stable-security [amd64])", 1, "  openssl 3.5.1-1 -> 3.5.4-1~deb13u1"),
+        ("Inst tzdata [2026a] (2026b Debian:13.3/stable [all])", 0, "no security update is waiting for the 180 packages of an-image"),
+    ],
+)  # fmt: skip
+def test_an_image_that_lacks_a_security_update_is_told(tmp_path: Path, line: str, code: int, says: str) -> None:
+    docker = tmp_path / "docker"  # what apt-get answers in a container
+    docker.write_text(f"#!/bin/sh\nprintf '%s\\n' '{line}' 'packages 180'\n")
+    docker.chmod(0o755)
+    done = run(ROOT / "scripts" / "audit", "image", "an-image", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr
+
+
 class Project:
     """A folder with scripts/lint and stand-ins for the linters."""
 
