@@ -1275,6 +1275,34 @@ def test_a_deploy_waits_for_the_slot_that_still_drains_or_cuts_it(host: Host) ->
     assert host.serving() == THREE
 
 
+def test_a_release_that_still_drains_is_live_again_at_once_and_keeps_its_sessions(host: Host) -> None:
+    host.installed(ONE, TWO)
+    host.run("deploy", "wine", ONE)
+    host.sessions = {"a": 2}
+    host.run("deploy", "wine", TWO)
+    began, before = host.clock.now, len(host.systemd.calls)
+    done = host.run("rollback", "wine")
+    assert (done["changed"], done["release"], done["slot"]) == (True, ONE, "a")
+    assert host.clock.now - began < 1, "nobody waits for the sessions"
+    assert not [call for call in host.systemd.calls[before:] if call.startswith("stop") and "wine-a" in call]
+    state = host.state()
+    assert host.serving() == ONE
+    assert (state["previous"], state["slots"]["a"]["state"], state["slots"]["b"]["state"]) == (TWO, "live", "draining")
+    assert host.run("drain", "wine", "a") == {"changed": False}, "the drain that went on ends"
+    assert state["history"][-1]["ended"] == "live"
+
+
+def test_a_release_that_drains_and_is_not_well_is_started_anew(host: Host) -> None:
+    host.installed(ONE, TWO)
+    host.run("deploy", "wine", ONE)
+    host.sessions = {"a": 2}
+    host.run("deploy", "wine", TWO)
+    host.systemd.active.discard("pergola-api@wine-a.service")  # it died while it drained
+    assert host.run("rollback", "wine", "--cut-sessions")["slot"] == "a"
+    assert host.serving() == ONE
+    assert "pergola-api@wine-a.service" in host.systemd.active
+
+
 def test_a_drain_that_was_killed_is_taken_up_by_the_next_deploy(host: Host) -> None:
     host.installed(ONE, TWO)
     host.run("deploy", "wine", ONE)

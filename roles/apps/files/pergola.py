@@ -50,6 +50,7 @@ PACKAGES = "site-packages"  # within a layer: some programs (Streamlit) take a p
 HISTORY = 50
 CANDIDATE_WEIGHT = 20  # of 100: the share of a processor of a slot that starts beside a live one
 HOPELESS_SECONDS = 20.0  # a screen that raises the same error for so long beside a ready API will go on
+REVIVE_SECONDS = 10  # in which a slot that still drains must say that it is ready, to be live again
 DEATHS = 3  # a new release whose service was started again so often does not come up
 QUIET = False
 
@@ -748,6 +749,8 @@ def deploy(options: argparse.Namespace) -> dict[str, Any]:
         if live and (live["release"], live["config"]) == (options.release, config) and not options.again:
             return keep_serving(app, state, options)
         slot = "b" if live and live["slot"] == "a" else "a"
+        if not options.again and (done := revived(app, slot, {"release": options.release, "config": config}, options)):
+            return done
         wait_drained(app, state, slot, options)
         state = read_state(name)
         begin = {"release": options.release, "config": config, "state": "starting"}
@@ -769,6 +772,29 @@ def deploy(options: argparse.Namespace) -> dict[str, Any]:
     seconds = time.monotonic() - began
     say(f"{name}: {options.release} is live in slot {slot} after {seconds:.1f} s")
     return {"changed": True, "release": options.release, "slot": slot, "seconds": round(seconds, 2)}
+
+
+def revived(
+    app: dict[str, Any], slot: str, wanted: dict[str, str], options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Make a release live that still drains in the other slot: it runs, with visitors. None when that is another one, or not well."""
+    name, began = app["name"], time.monotonic()
+    with locked(f"{name}.drain", 600):
+        state = read_state(name)
+        held = state["slots"][slot]
+        if not held or held["state"] != "draining" or {**held, **wanted} != held:
+            return None
+        try:
+            wait_ready({**app, "kinds": [kind for kind in app["kinds"] if kind != "worker"]}, slot, REVIVE_SECONDS)
+        except Failure as error:
+            say(f"{str(error).splitlines()[0]}; starting it anew")
+            return None
+        seconds = round(time.monotonic() - began, 1)
+        event = {"at": now(), "what": options.what, "release": wanted["release"], "slot": slot, "by": operator()}
+        state["history"].append({**event, "ended": "live", "seconds": seconds})
+        move_traffic(app, state, slot, wanted)
+    say(f"{name}: {wanted['release']} is live again in slot {slot}, where it still ran")
+    return {"changed": True, "release": wanted["release"], "slot": slot, "seconds": seconds}
 
 
 def operator() -> str:
