@@ -239,11 +239,12 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
 
 
 def run(what: str, command: list[str], error: type[RuntimeError] = RuntimeError) -> str:
-    """Run a program; its last words are the reason when it fails."""
+    """Run a program; its first and last words are the reason when it fails."""
     began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if done.returncode:
-        raise error(f"{what}: {(done.stdout + done.stderr).strip()[-3000:]}")
+        words = (done.stdout + done.stderr).strip()
+        raise error(f"{what}: {words if len(words) <= 3000 else f'{words[:1000]} ... {words[-2000:]}'}")
     say(f"{what}: {time.monotonic() - began:.1f} s")
     return done.stdout
 
