@@ -24,7 +24,7 @@ class Demo(Whole):
     """inventories/demo with what any inventory needs in a rehearsal."""
 
     name = "rehearsal-demo"
-    https, http, port = 29543, 29580, 29570
+    https, http, port = 29443, 29480, 29470
     group = "pergola-demo-main-blue"
 
     def __init__(self, folder: Path) -> None:

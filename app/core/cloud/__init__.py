@@ -196,6 +196,9 @@ def _fleets(data: Mapping[str, Any], apps: list[str]) -> Iterable[str]:
             elif app in seen:
                 yield f"{where}/apps: {app!r} belongs to the fleet {seen[app]!r} already; each app has one fleet"
             seen.setdefault(app, row["name"])
+    for app in sorted(set(data["domain"]["apps"]) - set(apps)):
+        near = checking.nearest(app, apps)
+        yield f"{WHERE}/domain/apps: {app!r} is not in pergola_apps{near}; known: {', '.join(apps)}"
     open_fleets = [row["name"] for row in data["fleets"] if not row["apps"]]
     left = [app for app in apps if app not in seen]
     if len(open_fleets) > 1:
@@ -232,7 +235,10 @@ def _beyond_schema(data: Mapping[str, Any]) -> Iterable[str]:
             yield f"{WHERE}/network/way_out: entry: address needs public, as the host has the address itself"
         if data["edge"]["cdn"] or data["edge"]["firewall"]:
             yield f"{WHERE}/edge: cdn and firewall need a balancer (entry: balancer)"
-    domain = data["domain"]
+    yield from _domain(data["domain"], balanced=balanced)
+
+
+def _domain(domain: Mapping[str, Any], *, balanced: bool) -> Iterable[str]:
     if domain["certificate"] == "request" and not ("name" in domain and "zone" in domain):
         yield f"{WHERE}/domain: certificate: request needs a name and the zone in which to prove it"
     if (
@@ -241,3 +247,11 @@ def _beyond_schema(data: Mapping[str, Any]) -> Iterable[str]:
         and not domain.get("name", "").endswith(f".{domain['zone']}")
     ):
         yield f"{WHERE}/domain/name: {domain.get('name')!r} is not in the zone {domain['zone']!r}"
+    names = list(domain["apps"].values())
+    if names and not balanced:
+        yield f"{WHERE}/domain/apps: names of apps need a balancer (entry: balancer)"
+    for app, name in domain["apps"].items():
+        if names.count(name) > 1 or name == domain.get("name"):
+            yield f"{WHERE}/domain/apps/{app}: {name!r} is a name of something else too"
+        if "zone" in domain and not name.endswith(f".{domain['zone']}"):
+            yield f"{WHERE}/domain/apps/{app}: {name!r} is not in the zone {domain['zone']!r}"

@@ -275,12 +275,17 @@ def records(a: Account) -> Iterator[Thing]:
     name, zone_name = a.plan["domain"].get("name"), a.plan["domain"].get("zone")
     if not (name and zone_name):
         return
+    names = (name, *a.plan["domain"]["apps"].values())
     for zone in a.pages("route53", "list_hosted_zones", "HostedZones"):
         if zone["Name"] != f"{zone_name}.":
             continue
         for row in a.pages("route53", "list_resource_record_sets", "ResourceRecordSets", HostedZoneId=zone["Id"]):
-            own = row["Name"] == f"{name}." and row["Type"] in {"A", "AAAA"}
-            proof = row["Type"] == "CNAME" and row["Name"].startswith("_") and row["Name"].endswith(f".{name}.")
+            own = row["Name"].rstrip(".") in names and row["Type"] in {"A", "AAAA"}
+            proof = (
+                row["Type"] == "CNAME"
+                and row["Name"].startswith("_")
+                and row["Name"].rstrip(".").partition(".")[2] in names
+            )
             if own or proof:
                 yield Thing("DNS record", f"{row['Name'].rstrip('.')} {row['Type']}", row, zone["Id"])
 

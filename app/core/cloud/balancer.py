@@ -41,6 +41,7 @@ def section(site: Site) -> dict[str, Any]:
         "security_group": site.name("balancer"),
         "certificate": domain["certificate"],
         "domain": domain.get("name", ""),
+        "app_domains": sorted(domain["apps"].values()),
         "zone": domain.get("zone", ""),
         "tls_policy": TLS_POLICY,
         "health": HEALTH,
@@ -62,13 +63,23 @@ def front(site: Site) -> Mapping[str, Any]:
 
 
 def rules(site: Site) -> Iterable[dict[str, Any]]:
-    """Give a rule for each app that another fleet than the front serves."""
+    """Give the rules for each app with a name of its own, and one for each app that another fleet than the front serves."""
+    names, number = site.settings["domain"]["apps"], 0
+    for row in site.settings["fleets"]:
+        for app in site.apps_of(row):
+            if name := names.get(app.name):
+                if app.path != "/":
+                    number += 1
+                    yield {"priority": number, "fleet": row["name"], "hosts": [name], "paths": ["/"], "to": app.path}
+                number += 1
+                yield {"priority": number, "fleet": row["name"], "hosts": [name], "paths": [], "to": ""}
     apps = [
         (row["name"], app) for row in site.settings["fleets"] if row is not front(site) for app in site.apps_of(row)
     ]
     # the longest path first, as on a host
-    for number, (fleet, app) in enumerate(sorted(apps, key=lambda both: (-len(both[1].path), both[1].path)), 1):
-        yield {"priority": 10 * number, "fleet": fleet, "paths": [app.path.rstrip("/"), f"{app.path}*"]}
+    for place, (fleet, app) in enumerate(sorted(apps, key=lambda both: (-len(both[1].path), both[1].path)), 1):
+        paths = [app.path.rstrip("/"), f"{app.path}*"]
+        yield {"priority": 100 + 10 * place, "fleet": fleet, "hosts": [], "paths": paths, "to": ""}
 
 
 def health_path(apps: Iterable[Manifest]) -> str:

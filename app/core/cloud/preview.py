@@ -98,7 +98,8 @@ def _entry(plan: Plan) -> Iterator[Thing]:
                 "target group", row["name"], {"health_path": row["health_path"]} if "health_path" in row else {}
             )
         if domain.get("zone"):
-            yield Thing("DNS record", f"{domain['name']} A")
+            for name in (domain["name"], *balancer["app_domains"]):
+                yield Thing("DNS record", f"{name} A")
     if edge["cdn"]:
         yield Thing("distribution", edge["name"])
     if edge["firewall"]:

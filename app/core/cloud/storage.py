@@ -38,6 +38,8 @@ def bucket(site: Site, purpose: str) -> dict[str, Any]:
     replicated = bool(settings.get("replica_region")) and purpose in REPLICATED
     uploads = settings["browser_uploads"] or any(app.data["browser_uploads"] for app in site.manifests)
     origins = [front.rstrip("/")] if front and uploads and purpose == "data" else []
+    if origins:
+        origins += [f"https://{name}" for name in sorted(site.settings["domain"]["apps"].values())]
     return {
         "purpose": purpose,
         "name": site.bucket(purpose),

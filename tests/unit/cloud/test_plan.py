@@ -194,6 +194,43 @@ def test_ci_may_do_what_a_deploy_does_and_launch_only_as_the_hosts_it_knows() ->
     assert passing["Resource"] == ["arn:aws:iam::123456789012:role/pergola-test-host-main"]
 
 
+def test_an_app_may_have_a_name_of_its_own() -> None:
+    domain = {
+        "name": "apps.example.org",
+        "zone": "example.org",
+        "certificate": "request",
+        "apps": {"wine": "wine.example.org"},
+    }
+    built = plan({"domain": domain})
+    first, then = built["balancer"]["rules"]
+    assert (first["hosts"], first["paths"], first["to"]) == (["wine.example.org"], ["/"], "/wine/")
+    assert (then["hosts"], then["paths"], then["to"], then["fleet"]) == (["wine.example.org"], [], "", "main")
+    assert first["priority"] < then["priority"]
+    assert built["balancer"]["app_domains"] == ["wine.example.org"]
+    assert ("DNS record", "wine.example.org A") in {(thing.kind, thing.name) for thing in preview.wanted(built)}
+    (data,) = (row for row in with_drawings(domain=domain)["storage"]["buckets"] if row["purpose"] == "data")
+    assert set(data["cors_origins"]) <= {"https://apps.example.org", "https://wine.example.org"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"domain": {"apps": {"beer": "beer.example.org"}}}, "domain/apps: 'beer' is not in pergola_apps"),
+        ({"domain": {"apps": {"wine": "x"}}}, "domain/apps/wine"),
+        ({"domain": {"name": "a.example.org", "apps": {"wine": "a.example.org"}}}, "'a.example.org' is a name of something else too"),
+        (
+            {"domain": {"name": "a.example.org", "zone": "example.org", "apps": {"wine": "wine.example.net"}}},
+            "domain/apps/wine: 'wine.example.net' is not in the zone 'example.org'",
+        ),
+        ({**ONE_HOST, "domain": {"apps": {"wine": "wine.example.org"}}}, "names of apps need a balancer"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_of_an_app_is_told(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(cloud.CloudError) as error:
+        plan(settings)
+    assert sentence in str(error.value)
+
+
 def test_one_host_has_an_address_and_changes_in_place() -> None:
     built = plan(ONE_HOST)
     (fleet,) = built["fleet"]["fleets"]
