@@ -39,7 +39,7 @@ def test_deploy_and_rollback_move_between_the_slots(local_host: LocalHost) -> No
     ("name", "flags", "says"),
     [
         ("rollback", [], "Say which: -e app=<app>"),
-        ("rollback", ["-e", "app=beer"], "On this host: portal has "),
+        ("rollback", ["-e", "app=beer"], "portal has "),
         ("rollback", ["-e", "app=all", "-e", "release=abc"], "Say which: -e app=<app>"),
         ("deploy", ["-e", "release=abc"], "playbooks/rollback.yml -e app=<app> -e release=<id>"),
         ("release", [], "local is not on AWS and has no artefact bucket"),
