@@ -111,10 +111,10 @@ class Engine(Run):
 
     def unfinished(self) -> dict[str, Any]:
         """Return what is under way or was left half-done, as a sentence (empty: nothing), and whether its controller is dead."""
-        found, lease = self.store.read(CURRENT), self.store.read(LEASE)
-        if not found:
+        current, lease = self._record(), self.store.read(LEASE)
+        if not current:
             return {"unfinished": "", "abandoned": False}
-        current, what = found[0], _named(found[0])
+        what = _named(current)
         if lease and lease[2] <= float(lease[0]["seconds"]):
             now = f"is under way, in its phase {current['phase']!r}; its controller was heard of {lease[2]:.0f} s ago"
             return {"unfinished": f"{what} {now}", "abandoned": False}
@@ -172,18 +172,22 @@ class Engine(Run):
             if not moves:
                 self.say("done", "every fleet runs that release already")
                 return False
-            if all(self._warm(move) for move in moves):
-                self._open(moves, "rollback")
-                for move in moves:
-                    self.cloud.stay(move.new_group)
-                self._weigh(moves, ALL)
-                self.say("back", f"visitors have it after {time.monotonic() - self._began:.1f} s")
-                for move in moves:  # visitors first
-                    self._resize(move)
-                self._go_live(moves, keep_seconds=0)
-                return True
-            self.say("launch", "the old hosts are gone: new ones are launched")
-            return self._move(moves, "rollback")
+            return self._back(moves)
+
+    def _back(self, moves: list[Move]) -> bool:
+        """Give the visitors to hosts that are warm, or do the whole of a deploy."""
+        if all(self._warm(move) for move in moves):
+            self._open(moves, "rollback")
+            for move in moves:
+                self.cloud.stay(move.new_group)
+            self._weigh(moves, ALL)
+            self.say("back", f"visitors have it after {time.monotonic() - self._began:.1f} s")
+            for move in moves:  # visitors first
+                self._resize(move)
+            self._go_live(moves, keep_seconds=0)
+            return True
+        self.say("launch", "the old hosts are gone: new ones are launched")
+        return self._move(moves, "rollback")
 
     def _moves(self) -> list[Move]:
         """Return the fleets that do not run their release yet, each with the colour that serves now."""
@@ -269,10 +273,14 @@ class Engine(Run):
         """Return the release that visitors have now."""
         return self.cloud.release_of(move.old_group)
 
+    def _known_before(self, move: Move) -> str:
+        """Return what a fleet moves away from, as people know it."""
+        known = self._current["fleets"][move.fleet.name]["old"]
+        return str(known["sha256"][:12]) if known else "nothing"
+
     def _path(self, move: Move) -> str:
         """Return from where to where a fleet moves."""
-        known = self._current["fleets"][move.fleet.name]["old"]
-        before = known["sha256"][:12] if known else "nothing"
+        before = self._known_before(move)
         return f"{move.fleet.name}: {move.old} ({before}) -> {move.new} ({move.fleet.release.short})"
 
     def _move(self, moves: list[Move], what: str) -> bool:
@@ -474,10 +482,10 @@ class Engine(Run):
 
     def settle(self) -> str:
         """Finish or take back what a controller left half-done; return what was done about it, in a line."""
-        found = self.store.read(CURRENT)
-        if not found:
+        current = self._record()
+        if not current:
             return ""
-        self._current = current = found[0]
+        self._current = current
         text = f"{_named(current)} was interrupted in its phase {current['phase']!r}"
         if current["phase"] == "live":
             self._finish(self.spec.keep_old_seconds)

@@ -18,13 +18,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from app.core.cloud.site import COLOURS
 from deploys.engine import ALARM_SECONDS, Engine, Move
 from deploys.spec import DeployError, Fleet, Release
-from deploys.store import Lease
 from deploys.watch import Prober
 
 WISH = "releases/wanted/{}.json"  # by scaling group; hosts read what is below releases/
@@ -35,11 +33,6 @@ TOLD_SECONDS = 15  # between two lines while the host is at work
 
 class InPlace(Engine):
     """Deploys and rolls back on one host."""
-
-    def live(self, fleet: Fleet) -> str:
-        """Return the colour whose group has the host."""
-        del fleet
-        return HOST
 
     def status(self) -> dict[str, Any]:
         """Return the host's release, and what is under way."""
@@ -54,18 +47,6 @@ class InPlace(Engine):
                 }
             )  # fmt: skip
         return {"colours": rows, "under_way": self._record()}
-
-    def rollback(self) -> bool:
-        """Have the host serve a release again that it served before; like ``deploy``, seconds when it still has it."""
-        with Lease(self.store, self.spec.operator, self.spec.lease_seconds) as self._lease:
-            self.settle()
-            if not any(fleet.release.key for fleet in self.spec.fleets):
-                self.spec = replace(self.spec, fleets=tuple(self._before(fleet) for fleet in self.spec.fleets))
-            moves = self._moves()
-            if not moves:
-                self.say("done", "the host runs that release already")
-                return False
-            return self._move(moves, "rollback")
 
     # ------------------------------------------------------------ what the host was asked for
 
@@ -84,13 +65,15 @@ class InPlace(Engine):
     def _moves(self) -> list[Move]:
         return [Move(fleet, HOST, HOST) for fleet in self.spec.fleets if self._asked(fleet) != fleet.release]
 
+    def _back(self, moves: list[Move]) -> bool:
+        """Have the host serve a release again: seconds when it still has it."""
+        return self._move(moves, "rollback")
+
     def _served(self, move: Move) -> Release | None:
         return self._asked(move.fleet) or super()._served(move)
 
     def _path(self, move: Move) -> str:
-        known = self._current["fleets"][move.fleet.name]["old"]
-        before = known["sha256"][:12] if known else "nothing"
-        return f"{move.fleet.name}: {before} -> {move.fleet.release.short}, in the other slots of its host"
+        return f"{move.fleet.name}: {self._known_before(move)} -> {move.fleet.release.short}, in the other slots of its host"
 
     # ------------------------------------------------------------ the phases
 
@@ -156,18 +139,16 @@ class InPlace(Engine):
     def _finish(self, keep_seconds: float) -> None:
         """Have a host that would replace this one boot the release, too."""
         del keep_seconds
-        for name, row in self._current["fleets"].items():
-            self._boot_with(name, row["new"])
+        for move in self._under_way():
+            self._boot_with(move, Release(**self._current["fleets"][move.fleet.name]["new"]))
 
     def _return(self) -> None:
-        for name, row in self._current["fleets"].items():
-            for fleet in self.spec.fleets:
-                if fleet.name == name and row["old"]:
-                    self._ask(fleet, Release(**row["old"]))
-            self._boot_with(name, row["old"])
+        for move in self._under_way():
+            if known := self._current["fleets"][move.fleet.name]["old"]:
+                self._ask(move.fleet, Release(**known))
+                self._boot_with(move, Release(**known))
 
-    def _boot_with(self, name: str, release: Mapping[str, str] | None) -> None:
+    def _boot_with(self, move: Move, release: Release) -> None:
         """Let the group's next host boot a release."""
-        for group in (fleet.groups[HOST] for fleet in self.spec.fleets if fleet.name == name and release):
-            if self.cloud.give_release(group, group, Release(**release or {})):
-                self.cloud.prepare(group, group)
+        if self.cloud.give_release(move.new_group, move.new_group, release):
+            self.cloud.prepare(move.new_group, move.new_group)

@@ -9,7 +9,6 @@ import http.client
 import io
 import json
 import re
-import socket
 import ssl
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emulator.world import Health, RehearsalError, Traffic, World, forwarded, serving
-from rehearsal.containers import ask_socket, create, docker, image, inside, process, remove, run
+from rehearsal.containers import ask_socket, connect_inside, create, docker, image, inside, process, remove, run
 from rehearsal.network import Networks
 
 RECIPE = """FROM {base}
@@ -116,10 +115,9 @@ class Balancers:
                 )
                 for row in csv.DictReader(io.StringIO(told.removeprefix("# "))):
                     if row["svname"] == "BACKEND" and row["pxname"] in groups:
-                        requests, *answers, took = (
+                        requests, ok, wrong, broken, took = (
                             float(row[key] or 0) for key in ("req_tot", "hrsp_2xx", "hrsp_4xx", "hrsp_5xx", "ttime")
                         )
-                        ok, wrong, broken = answers
                         found[arn, groups[row["pxname"]]] = Traffic(requests, (ok, wrong, broken), took / 1000)
         return found
 
@@ -148,13 +146,12 @@ class Balancers:
     def _check(check: Check) -> tuple[Check, str | None, str]:
         """Return a check with the reason code and words of its failure."""
         try:
-            with inside(check.balancer):
-                sock = socket.create_connection((check.address, check.port), timeout=check.timeout)
-            with sock:
+            with connect_inside(check.balancer, check.address, check.port, check.timeout) as plain:
                 if check.scheme == "TCP":
                     return check, None, ""
+                sock = plain
                 if check.scheme == "HTTPS":  # AWS does not check a target's certificate either
-                    sock = ssl._create_unverified_context().wrap_socket(sock)  # noqa: S323, SLF001  see above
+                    sock = ssl._create_unverified_context().wrap_socket(plain)  # noqa: S323, SLF001  see above
                 client = http.client.HTTPConnection(check.address, check.port)
                 client.sock = sock
                 client.request(

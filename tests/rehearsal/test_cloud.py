@@ -212,7 +212,9 @@ def test_6_what_a_dead_controller_left_is_told_and_taken_back(aws: Cloud) -> Non
     process.stdin.flush()
     lines: list[str] = []
     assert any("  launch  " in (lines.append(line) or line) for line in process.stdout), lines
-    assert re.search(r"the deploy that ana began at \S+ is under way, in its phase '(launch|ready)'", aws.play("status"))
+    assert re.search(
+        r"the deploy that ana began at \S+ is under way, in its phase '(launch|ready)'", aws.play("status")
+    )
     process.kill()
     process.wait()
     time.sleep(5)  # the lease ends

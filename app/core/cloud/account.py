@@ -280,14 +280,11 @@ def records(a: Account) -> Iterator[Thing]:
         if zone["Name"] != f"{zone_name}.":
             continue
         for row in a.pages("route53", "list_resource_record_sets", "ResourceRecordSets", HostedZoneId=zone["Id"]):
-            own = row["Name"].rstrip(".") in names and row["Type"] in {"A", "AAAA"}
-            proof = (
-                row["Type"] == "CNAME"
-                and row["Name"].startswith("_")
-                and row["Name"].rstrip(".").partition(".")[2] in names
-            )
+            said = row["Name"].rstrip(".")
+            own = said in names and row["Type"] in {"A", "AAAA"}
+            proof = row["Type"] == "CNAME" and said.startswith("_") and said.partition(".")[2] in names
             if own or proof:
-                yield Thing("DNS record", f"{row['Name'].rstrip('.')} {row['Type']}", row, zone["Id"])
+                yield Thing("DNS record", f"{said} {row['Type']}", row, zone["Id"])
 
 
 def remove_record(a: Account, thing: Thing) -> None:

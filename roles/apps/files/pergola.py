@@ -749,12 +749,12 @@ def deploy(options: argparse.Namespace) -> dict[str, Any]:
         if live and (live["release"], live["config"]) == (options.release, config) and not options.again:
             return keep_serving(app, state, options)
         slot = "b" if live and live["slot"] == "a" else "a"
-        if not options.again and (done := revived(app, slot, {"release": options.release, "config": config}, options)):
+        wanted = {"release": options.release, "config": config}
+        if drains(state, slot, wanted) and not options.again and (done := revived(app, slot, wanted, options)):
             return done
         wait_drained(app, state, slot, options)
         state = read_state(name)
-        begin = {"release": options.release, "config": config, "state": "starting"}
-        event = {"at": now(), "what": options.what, "release": options.release, "slot": slot, "by": operator()}
+        begin, event = {**wanted, "state": "starting"}, begun(options, slot)
         try:
             ready = start_release(app, state, slot, begin, options.timeout)
         except (Failure, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
@@ -774,15 +774,25 @@ def deploy(options: argparse.Namespace) -> dict[str, Any]:
     return {"changed": True, "release": options.release, "slot": slot, "seconds": round(seconds, 2)}
 
 
+def drains(state: dict[str, Any], slot: str, wanted: dict[str, str]) -> bool:
+    """Return whether a slot drains, with a certain release and configuration."""
+    held = state["slots"][slot]
+    return bool(held) and held["state"] == "draining" and {**held, **wanted} == held
+
+
+def begun(options: argparse.Namespace, slot: str) -> dict[str, Any]:
+    """Return the beginning of an entry of an app's history."""
+    return {"at": now(), "what": options.what, "release": options.release, "slot": slot, "by": operator()}
+
+
 def revived(
     app: dict[str, Any], slot: str, wanted: dict[str, str], options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """Make a release live that still drains in the other slot: it runs, with visitors. None when that is another one, or not well."""
+    """Make a release live that still drains in the other slot: it runs, with visitors. None when it is gone meanwhile, or not well."""
     name, began = app["name"], time.monotonic()
     with locked(f"{name}.drain", 600):
         state = read_state(name)
-        held = state["slots"][slot]
-        if not held or held["state"] != "draining" or {**held, **wanted} != held:
+        if not drains(state, slot, wanted):  # it was over in this moment
             return None
         try:
             wait_ready({**app, "kinds": [kind for kind in app["kinds"] if kind != "worker"]}, slot, REVIVE_SECONDS)
@@ -790,8 +800,7 @@ def revived(
             say(f"{str(error).splitlines()[0]}; starting it anew")
             return None
         seconds = round(time.monotonic() - began, 1)
-        event = {"at": now(), "what": options.what, "release": wanted["release"], "slot": slot, "by": operator()}
-        state["history"].append({**event, "ended": "live", "seconds": seconds})
+        state["history"].append({**begun(options, slot), "ended": "live", "seconds": seconds})
         move_traffic(app, state, slot, wanted)
     say(f"{name}: {wanted['release']} is live again in slot {slot}, where it still ran")
     return {"changed": True, "release": wanted["release"], "slot": slot, "seconds": seconds}

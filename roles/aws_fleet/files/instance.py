@@ -48,6 +48,7 @@ SECRETS = Path("/etc/pergola/secrets")
 APPLIED = HOME / "applied.json"
 LISTS = Path("/var/lib/apt/lists")
 FRESH = Path("/var/lib/apt/periodic/update-success-stamp")
+TROUBLE = (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError)  # what an attempt may end with
 ATTEMPTS, REFUSED = 3, 2  # how often it is tried: after errors of all kinds; when a release does not serve
 LOOK = 5  # seconds between two looks at what the group wants
 COUNTED, STANDS, RESOLUTION = (
@@ -124,7 +125,7 @@ def became(settings: dict[str, Any]) -> bool:
             with alive(settings, "launch_hook"):
                 become(settings)
                 take_address(settings)
-        except (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError) as error:
+        except TROUBLE as error:
             most = REFUSED if isinstance(error, RefusedError) else ATTEMPTS
             say(f"attempt {attempt} of {most} failed after {time.monotonic() - began:.0f} s: {error}")
             if attempt >= most:
@@ -187,19 +188,18 @@ def release() -> int:
         say("no release is wished of this host")
         return 1
     new = {**settings, "release": wish["release"], "sha256": wish["sha256"]}
-    errors = (subprocess.CalledProcessError, OSError, RuntimeError, KeyError, ValueError)
     began, good = time.monotonic(), True
     try:
         become(new)
         write(HOME / "settings.json", json.dumps(new))
         say(f"serves {wish['release']} after {time.monotonic() - began:.1f} s")
-    except errors as error:
+    except TROUBLE as error:
         good = False
         say(f"{wish['release']} does not serve here: {error}")
         try:
             become(settings)
             say(f"serves {settings['release']} as before")
-        except errors as worse:
+        except TROUBLE as worse:
             say(f"and what was live could not be put back whole: {worse}")
     told = {**settings, "namespace": wish["namespace"]}
     patiently("telling how it went", lambda: measured(told, SERVES, int(good), ("Wish", wish["token"])))
