@@ -372,6 +372,20 @@ def databases(world: World) -> None:
             raise DBParameterGroupNotFoundError(given["db_parameter_group_name"])
         return found
 
+    def unused(held: Function, code: str) -> Function:  # AWS keeps what a database still needs
+        def delete(original: Function, self: Any, name: str) -> Any:
+            for each in self.databases.values():
+                if held(each) == name:
+                    raise RDSClientError(code, f"{name} is in use by {each.db_instance_identifier}")
+            return original(self, name)
+
+        return delete
+
+    parameters = unused(lambda each: each.db_parameter_group_name, "InvalidDBParameterGroupState")
+    around(rds.RDSBackend, "delete_db_parameter_group")(parameters)
+    subnets = unused(lambda each: each.db_subnet_group_name, "InvalidDBSubnetGroupStateFault")
+    around(rds.RDSBackend, "delete_subnet_group")(subnets)
+
     @around(rds.DBInstance, "__init__")
     def initialise(original: Function, self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
@@ -483,6 +497,13 @@ def logging(world: World) -> None:
         for namespace, datum in (made for event in events for made in from_logs(filters, event["message"])):
             world.backend("cloudwatch").put_metric_data(namespace, [datum])
         return original(self, events)
+
+
+    @around(log_models.LogsBackend, "delete_log_group")  # its filters go with it
+    def delete_log_group(original: Function, self: Any, log_group_name: str) -> None:
+        original(self, log_group_name)
+        kept = [one for one in self.filters.metric_filters if one["logGroupName"] != log_group_name]
+        self.filters.metric_filters = kept
 
 
 def queries(_: World) -> None:

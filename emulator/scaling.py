@@ -187,7 +187,8 @@ class Scaling:
         reservation = ec2.run_instances(
             group.image_id, 1, group.user_data, [] if template is not None else group.security_groups,
             instance_type=group.instance_type, is_instance_type_default=False, launch_config=group.launch_config,
-            tags={"instance": {**group.get_propagated_tags(), **group.instance_tags, "aws:autoscaling:groupName": group.name}},
+            tags={"instance": {**group.get_propagated_tags(), **group.instance_tags, "aws:autoscaling:groupName": group.name},
+                  "volume": {} if template is None else specified(data, "volume")},
             placement=group.availability_zones[0] if subnet is None else subnet.availability_zone,
             subnet_id=None if subnet is None else subnet.id, region_name=self.world.settings.region, **extra,
         )  # fmt: skip
@@ -343,6 +344,12 @@ class Scaling:
             self.world.activity(
                 group.name, f"Setting desired capacity to {group.desired_capacity}", action.scheduled_action_name
             )
+
+
+def specified(data: dict[str, Any], kind: str) -> dict[str, str]:
+    """Return the tags that a launch template gives to what is launched from it."""
+    rows = (row for row in data.get("TagSpecifications") or [] if row["ResourceType"] == kind)
+    return {tag["Key"]: tag["Value"] for row in rows for tag in row["Tags"]}
 
 
 def due(action: Any, now: datetime, fired: dict[str, str]) -> bool:

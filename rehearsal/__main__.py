@@ -99,7 +99,8 @@ def up(settings: Settings) -> None:
             last = (settings.directory / "cloud.log").read_text().splitlines()[-5:]
             raise RehearsalError("the cloud did not start. Its last words:\n" + "\n".join(last))
         time.sleep(0.2)
-    print(f"the cloud answers: export AWS_ENDPOINT_URL={settings.endpoint} AWS_REGION={settings.region}")
+    where = f"AWS_REGION={settings.region} AWS_DEFAULT_REGION={settings.region}"  # boto3 knows the second alone
+    print(f"the cloud answers: export AWS_ENDPOINT_URL={settings.endpoint} {where}")
 
 
 def clean(settings: Settings) -> None:

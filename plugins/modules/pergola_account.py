@@ -9,6 +9,7 @@ description:
   - With O(state=compared), reads what the account holds of the environment and says what C(cloud.yml) would make or change, what is
     there without being in the plan, and what each costs a month. It writes nothing.
   - With O(state=absent), removes one part of the environment, until nothing of it is there.
+  - With O(state=guarded), reads what AWS would refuse to remove. It writes nothing.
   - With O(state=swept), reads what still has the environment's tags. It writes nothing.
 options:
   root:
@@ -22,7 +23,7 @@ options:
   state:
     description: What to do.
     type: str
-    choices: [compared, absent, swept]
+    choices: [compared, guarded, absent, swept]
     default: compared
   part:
     description: The part to remove.
@@ -70,6 +71,11 @@ removed:
   returned: with state absent
   type: list
   elements: str
+guarded:
+  description: What has deletion protection.
+  returned: with state guarded
+  type: list
+  elements: str
 left:
   description: ARNs that still have the environment's tags.
   returned: with state swept
@@ -93,7 +99,7 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "required": True},
             "plan": {"type": "dict", "required": True},
-            "state": {"type": "str", "choices": ["compared", "absent", "swept"], "default": "compared"},
+            "state": {"type": "str", "choices": ["compared", "guarded", "absent", "swept"], "default": "compared"},
             "part": {"type": "str", "choices": ["hosts", "watchers", "way in", "data", "network", "rest"]},
             "seconds": {"type": "int", "default": 1800},
             "pause": {"type": "float", "default": 5},
@@ -113,6 +119,8 @@ def main() -> None:
     try:
         if module.params["state"] == "swept":
             module.exit_json(changed=False, left=account.sweep(here))
+        if module.params["state"] == "guarded":
+            module.exit_json(changed=False, guarded=account.guarded(here))
         if module.params["state"] == "compared":
             steps = preview.compare(plan, account.found(here))
             rows = [

@@ -22,7 +22,6 @@ from app.core.cloud import account
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 29670
-ENDPOINT = f"http://127.0.0.1:{PORT}"
 PLAYBOOK = ROOT / ".venv" / "bin" / "ansible-playbook"
 WRITES = re.compile(
     r"^(Create|Put|Delete|Modify|Update|Set|Tag|Untag|Attach|Detach|Associate|Disassociate|Authorize|Revoke|Run|Terminate|Add|Remove"
@@ -35,17 +34,17 @@ pytestmark = pytest.mark.timeout(1500)
 class Cloud:
     """A rehearsed account, and the playbooks against it."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
+    def __init__(self, state: Path, inventory: Path = ROOT / "inventories" / "rehearsal", port: int = PORT) -> None:
+        self.state, self.inventory, self.endpoint = state, inventory, f"http://127.0.0.1:{port}"
         self.there: dict[tuple[str, str], Any] = {}  # what was there before it was removed
-        self.environment = {**os.environ, "AWS_ENDPOINT_URL": ENDPOINT, "ANSIBLE_FORCE_COLOR": "0"}
+        self.environment = {**os.environ, "AWS_ENDPOINT_URL": self.endpoint, "ANSIBLE_FORCE_COLOR": "0"}
 
     def rehearsal(self, *words: str) -> None:
         command = [sys.executable, "-m", "rehearsal", "--state", str(self.state), *words]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=180)
 
     def command(self, name: str, *flags: str) -> list[str]:
-        return [str(PLAYBOOK), f"playbooks/{name}.yml", "-i", "inventories/rehearsal", *flags]
+        return [str(PLAYBOOK), f"playbooks/{name}.yml", "-i", str(self.inventory), *flags]
 
     def play(self, name: str, *flags: str, check: bool = True) -> str:
         """Run a playbook to its end and return what it printed."""
@@ -66,20 +65,18 @@ class Cloud:
 
     def client(self, service: str, **where: str) -> Any:
         return boto3.client(
-            service, region_name=where.get("region", "us-east-1"), endpoint_url=ENDPOINT, aws_access_key_id="rehearsal",
+            service, region_name=where.get("region", "us-east-1"), endpoint_url=self.endpoint, aws_access_key_id="rehearsal",
             aws_secret_access_key="rehearsal",
         )  # fmt: skip
 
     def account(self) -> account.Account:
-        """Return the account as seen by the plan of inventories/rehearsal."""
-        given = yaml.safe_load(
-            (ROOT / "inventories" / "rehearsal" / "group_vars" / "all.yml").read_text(encoding="utf-8")
-        )
+        """Return the account as seen by the plan of the inventory."""
+        given = yaml.safe_load((self.inventory / "group_vars" / "all.yml").read_text(encoding="utf-8"))
         number = self.client("sts").get_caller_identity()["Account"]
         plan = cloud.build(
             given["pergola_cloud"],
             manifest.load_all(ROOT, given["pergola_apps"]),
-            environment="rehearsal",
+            environment=given["pergola_environment"],
             account=number,
         )
         return account.Account(self.client, plan)

@@ -281,10 +281,15 @@ def records(a: Account) -> Iterator[Thing]:
             continue
         for row in a.pages("route53", "list_resource_record_sets", "ResourceRecordSets", HostedZoneId=zone["Id"]):
             said = row["Name"].rstrip(".")
-            own = said in names and row["Type"] in {"A", "AAAA"}
-            proof = row["Type"] == "CNAME" and said.startswith("_") and said.partition(".")[2] in names
-            if own or proof:
+            if said in names and row["Type"] in {"A", "AAAA"}:
                 yield Thing("DNS record", f"{said} {row['Type']}", row, zone["Id"])
+            elif row["Type"] == "CNAME" and said.startswith("_") and said.partition(".")[2] in names:
+                yield Thing("DNS record", proof(said.partition(".")[2]), row, zone["Id"])  # ACM chooses how it begins
+
+
+def proof(name: str) -> str:
+    """Return how the DNS record is called that proves a name to ACM."""
+    return f"proof of {name} CNAME"
 
 
 def remove_record(a: Account, thing: Thing) -> None:
@@ -392,16 +397,6 @@ def nat_gateways(a: Account) -> Iterator[Thing]:
     for row in a.ec2("describe_nat_gateways", "NatGateways"):
         if row["State"] not in OVER:
             yield Thing("NAT gateway", tag(row), {}, row["NatGatewayId"], row["State"] == "deleting")
-
-
-def remove_nat_gateway(a: Account, thing: Thing) -> None:
-    """Remove a NAT gateway; its address, which has no tags of ours, gets them, so that it is found and released."""
-    client = a.client("ec2")
-    found = client.describe_nat_gateways(NatGatewayIds=[thing.handle])["NatGateways"][0]["NatGatewayAddresses"]
-    ids = [row["AllocationId"] for row in found if row.get("AllocationId")]
-    if ids:
-        client.create_tags(Resources=ids, Tags=[{"Key": key, "Value": value} for key, value in a.plan["tags"].items()])
-    client.delete_nat_gateway(NatGatewayId=thing.handle)
 
 
 def addresses(a: Account) -> Iterator[Thing]:
@@ -619,7 +614,7 @@ PARTS: dict[str, list[Kind]] = {
     "network": [
         _kind("flow log", flow_logs, call("ec2", "delete_flow_logs", "FlowLogIds", many=True)),
         _kind("endpoint", endpoints, call("ec2", "delete_vpc_endpoints", "VpcEndpointIds", many=True)),
-        _kind("NAT gateway", nat_gateways, remove_nat_gateway),
+        _kind("NAT gateway", nat_gateways, call("ec2", "delete_nat_gateway", "NatGatewayId")),
         _kind("public address", addresses, remove_address),
         _kind("internet gateway", internet_gateways, remove_internet_gateway),
         _kind("route table", route_tables, remove_route_table),
@@ -680,6 +675,11 @@ def remove(a: Account, part: str, *, seconds: float = 1800, pause: float = 5) ->
         if errors or left == before:
             time.sleep(pause)
         before = left
+
+
+def guarded(a: Account) -> list[str]:
+    """Return in words what AWS would refuse to remove: databases with deletion protection."""
+    return [f"{thing.kind} {thing.name}" for thing in databases(a) if thing.details["deletion_protection"]]
 
 
 def sweep(a: Account) -> list[str]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.core import prices
-from app.core.cloud.account import Thing
+from app.core.cloud.account import Thing, proof
 from app.core.cloud.secrets import secret_names
 
 MARKS = {"make": "+", "change": "~", "remove": "-", "keep": " "}
@@ -50,6 +50,7 @@ def _network(plan: Plan) -> Iterator[Thing]:
     yield Thing("internet gateway", name)
     if network["way_out"] == "nat":
         yield Thing("NAT gateway", name)
+        yield Thing("public address", f"{name}-nat")
     for kind in kinds:
         yield Thing("route table", f"{name}-{kind}")
     for row in network["security_groups"]:
@@ -100,6 +101,8 @@ def _entry(plan: Plan) -> Iterator[Thing]:
         if domain.get("zone"):
             for name in (domain["name"], *balancer["app_domains"]):
                 yield Thing("DNS record", f"{name} A")
+                if balancer["certificate"] == "request":
+                    yield Thing("DNS record", proof(name))
     if edge["cdn"]:
         yield Thing("distribution", edge["name"])
     if edge["firewall"]:
@@ -214,7 +217,7 @@ def price(plan: Plan, thing: Thing, table: prices.PriceTable) -> Decimal:
     elif thing.kind == "load balancer":
         lines = [("balancer", 1), ("public_ipv4", details["zones"])]
     elif thing.kind == "NAT gateway":
-        lines = [("nat", 1), ("public_ipv4", 1)]
+        lines = [("nat", 1)]
     elif thing.kind == "public address":
         lines = [("public_ipv4", 1)]
     elif thing.kind == "endpoint" and details["type"] == "interface":

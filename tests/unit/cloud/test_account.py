@@ -175,11 +175,12 @@ def test_a_protected_database_is_said_and_stays(here: account.Account) -> None:
     removed, errors = account.remove(here, "data", seconds=0, pause=0)
     assert removed == []
     assert "database pergola-test-db" in errors[0]
+    assert account.guarded(here) == ["database pergola-test-db"]
     assert account.found(here)
 
 
 def test_the_preview_names_each_thing_with_its_price(here: account.Account) -> None:
     lines = preview.text(preview.compare(here.plan, []), environment="test")
-    assert any(line.startswith("+ NAT gateway") and line.endswith("36.50") for line in lines)
+    assert any(line.startswith("+ NAT gateway") and line.endswith("32.85") for line in lines)
     assert any(line.startswith("+ VPC") and line.endswith("free") for line in lines)
     assert lines[-3].startswith("test: ")

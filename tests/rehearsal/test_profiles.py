@@ -1,0 +1,133 @@
+"""The whole life of each inventory that comes with Pergola, and of others that are valid, in an account without bodies.
+
+What is there is asked of AWS's own describe calls (``described.py``), and not of what preview, drift and destroy go by.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.rehearsal import described
+from tests.rehearsal.test_cloud import ROOT, Cloud, changed_of
+from tests.unit.cloud.test_properties import TAGS, WORLD, inventories
+
+PORT = 29650
+REGION = "us-east-1"  # the one that has bodies, and zones with these names
+AGENT = {"agent": "stand-in"}
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
+
+
+def drawn(number: int) -> dict[str, Any]:
+    """Return one of the inventories that hypothesis draws, always the same."""
+    found: list[dict[str, Any]] = []
+
+    @seed(number)
+    @settings(max_examples=10, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck))
+    @given(inventories())
+    def draw(inventory: dict[str, Any]) -> None:
+        found.append(inventory)
+
+    draw()
+    secrets = {"recovery_days": 0}  # the same names are made again at once
+    return {**found[-1], "region": REGION, "secrets": secrets}
+
+
+def vars_of(profile: str) -> dict[str, Any]:
+    """Return the variables of an inventory that comes with Pergola, or of one that is drawn."""
+    if profile.startswith("drawn"):
+        number = int(profile.partition(" ")[2])
+        return {
+            "pergola_apps": ["portal", "wine"],
+            "pergola_environment": f"drawn{number}",
+            "pergola_cloud": drawn(number),
+        }
+    return dict(yaml.safe_load((ROOT / "inventories" / profile / "group_vars" / "all.yml").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(params=["demo", "staging", "production", "drawn 1", "drawn 2"])
+def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
+    """Give an empty account, and an inventory with what any needs in a rehearsal."""
+    variables = vars_of(request.param)
+    rehearsal = yaml.safe_load((ROOT / "inventories/rehearsal/group_vars/all.yml").read_text(encoding="utf-8"))
+    variables["pergola_aws_environment"] = rehearsal["pergola_aws_environment"]
+    variables["pergola_cloud"].setdefault("logs", {}).update(AGENT)
+    inventory = tmp_path / "inventory"
+    shutil.copytree(ROOT / "inventories" / "demo", inventory)
+    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
+    made = Cloud(tmp_path / "state", inventory, PORT)
+    made.rehearsal("up", "--no-bodies", "--name", "profile-test", "--port", str(PORT))
+    try:
+        if zone := variables["pergola_cloud"].get("domain", {}).get("zone"):
+            made.client("route53").create_hosted_zone(Name=zone, CallerReference="test")
+        yield made
+    finally:
+        made.rehearsal("down")
+
+
+def untagged(rows: described.Rows) -> list[str]:
+    """Return what lacks one of the four tags, of what can have any; the main route table and the default group come with a VPC."""
+    found = []
+    for kind in rows.keys() - described.UNTAGGABLE:
+        for row in rows[kind]:
+            main = any(each.get("Main") for each in row.get("Associations", []))
+            if not (main or set(described.tags(row)) >= TAGS):
+                found.append(described.identity(kind, row))
+    return found
+
+
+def open_to_the_world(rows: described.Rows) -> dict[str, list[int]]:
+    """Return the ports that each security group opens to the world."""
+    found: dict[str, list[int]] = {}
+    for group in rows["security group"]:
+        for rule in group["IpPermissions"]:
+            ranges = [row["CidrIp"] for row in rule["IpRanges"]] + [row["CidrIpv6"] for row in rule.get("Ipv6Ranges", [])]
+            if {WORLD, "::/0"} & set(ranges):
+                found.setdefault(group["GroupName"].rpartition("-")[2], []).extend(range(rule["FromPort"], rule["ToPort"] + 1))
+    return {name: sorted(ports) for name, ports in found.items()}
+
+
+def unprotected(profile: Cloud, confirm: tuple[str, ...]) -> described.Rows:
+    """Try to remove what is protected, which removes nothing; then let go of it, and return what there is."""
+    seen = len(profile.requests())
+    told = profile.play("destroy", *confirm, check=False)
+    assert re.search(r"nothing was removed: database \S+ has deletion protection", " ".join(told.split()))
+    assert profile.writes(seen) == []
+    variables = profile.inventory / "group_vars" / "all.yml"
+    variables.write_text(variables.read_text(encoding="utf-8").replace("deletion_protection: true", "deletion_protection: false"), encoding="utf-8")
+    assert set(changed_of(profile.play("cloud"))) == {"aws_database"}
+    return described.whole(profile.client)
+
+
+def test_it_is_made_kept_removed_and_made_again_the_same(profile: Cloud) -> None:
+    before = described.whole(profile.client)
+    profile.play("cloud")
+    made = described.fresh(described.whole(profile.client), before)
+    assert untagged(made) == []
+    front = "balancer" if made["load balancer"] else "hosts"
+    assert open_to_the_world(made) == {front: [80, 443]}
+    assert len(made["instance"]) == sum(fleet["desired"] for fleet in profile.account().plan["fleet"]["fleets"])
+
+    assert changed_of(profile.play("cloud")) == {}
+    assert re.search(r"ok +The account is what the inventory says", profile.play("drift"))
+    assert re.search(r": 0 to make, 0 to change, 0 to remove, \d+ as wanted", profile.play("preview"))
+    confirm = ("-e", f"confirm={profile.account().plan['environment']}", "-e", "destroy_pause=1")
+    if profile.account().plan["database"]["deletion_protection"]:
+        made = described.fresh(unprotected(profile, confirm), before)
+    profile.play("destroy", *confirm)
+    left = described.fresh(described.whole(profile.client), before)
+    assert {kind: rows for kind, rows in left.items() if rows} == {}
+
+    profile.play("cloud")
+    again = described.fresh(described.whole(profile.client), before)
+    differs = difflib.unified_diff(described.normalised(made), described.normalised(again), "before", "again", lineterm="", n=4)
+    assert not (text := "\n".join(differs)), text
