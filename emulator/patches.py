@@ -498,7 +498,6 @@ def logging(world: World) -> None:
             world.backend("cloudwatch").put_metric_data(namespace, [datum])
         return original(self, events)
 
-
     @around(log_models.LogsBackend, "delete_log_group")  # its filters go with it
     def delete_log_group(original: Function, self: Any, log_group_name: str) -> None:
         original(self, log_group_name)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 ACCOUNT = "123456789012"  # moto's account; every ARN that it makes names it
 DOOR = "/_rehearsal/"  # path of the rehearsal's own commands at its endpoint
+METADATA = "169.254.169.254"  # inside a VPC's namespace; never on this machine
 LOG = logging.getLogger("rehearsal")
 HISTORY = 200  # events and activities that are kept
 

@@ -14,9 +14,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from emulator.world import Health, RehearsalError, Traffic, World, forwarded, serving
+from emulator.checks import Check, Checks, matches
+from emulator.world import RehearsalError, Traffic, World, forwarded, serving
 from rehearsal.containers import ask_socket, connect_inside, create, docker, image, inside, process, remove, run
 from rehearsal.network import Networks
 
@@ -48,41 +49,24 @@ def services_image(name: str, base: str) -> str:
     return image(name, f"rehearsal/services:{key}", recipe)
 
 
-class Check(NamedTuple):
-    """One health check that is due."""
-
-    group: str
-    target: str
-    address: str
-    port: int
-    scheme: str
-    path: str
-    timeout: float
-    codes: str
-    balancer: int  # a process in the balancer's namespace
-
-
 class Balancers:
     """The loop of load balancers."""
 
     def __init__(self, world: World, networks: Networks) -> None:
-        self.world, self.networks = world, networks
+        self.world, self.networks, self.checks = world, networks, Checks(world)
         self.running: dict[str, str] = {}  # load balancer: its configuration
-        self.streaks: dict[tuple[str, str], tuple[bool, int]] = {}  # target: last result, how often in a row
         self.numbers: dict[str, int] = {}  # load balancer: which ports it has
-        self.due: dict[tuple[str, str], float] = {}
         self.pending: dict[tuple[str, str], Future[tuple[Check, str | None, str]]] = {}
-        self.fresh: dict[tuple[str, str], Health] = {}  # what this step's checks have decided
         self.pool = ThreadPoolExecutor(16, "health")
         world.counters = self.counters
 
     def step(self) -> None:
         """Check the targets that are due, then put the balancers' configuration in force."""
-        self.fresh.clear()
-        for check in self._checks():
+        self.checks.fresh.clear()
+        for check in self.checks.due(self.pending):
             self.pending[check.group, check.target] = self.pool.submit(self._check, check)
         for key in [key for key, check in self.pending.items() if check.done()]:
-            self._note(*self.pending.pop(key).result())
+            self.checks.note(*self.pending.pop(key).result())
         with self.world.lock:
             there = self.world.backend("elbv2").load_balancers
             self.numbers = {arn: number for arn, number in self.numbers.items() if arn in there}
@@ -100,7 +84,7 @@ class Balancers:
         with self.world.lock:  # a target is called healthy when requests reach it
             groups = self.world.backend("elbv2").target_groups
             self.world.health.update(
-                {k: v for k, v in self.fresh.items() if k[0] in groups and k[1] in groups[k[0]].targets}
+                {k: v for k, v in self.checks.fresh.items() if k[0] in groups and k[1] in groups[k[0]].targets}
             )
 
     def counters(self) -> dict[tuple[str, str], Traffic]:
@@ -122,26 +106,6 @@ class Balancers:
         return found
 
     # ------------------------------------------------------------------ health
-    def _checks(self) -> list[Check]:
-        world, now = self.world, time.monotonic()
-        with world.lock:
-            elb, ec2, found = world.backend("elbv2"), world.backend("ec2"), []
-            for group in elb.target_groups.values():
-                pids = [world.processes[b] for b in serving(elb, group.arn) if b in world.processes]
-                for key, target in group.targets.items() if group.health_check_enabled else ():
-                    instance = ec2.get_instance_by_id(key)
-                    if not pids:
-                        world.health[group.arn, key] = Health(
-                            "unused", "Target.NotInUse", "Target group is not configured to receive traffic"
-                        )
-                    elif now >= self.due.get((group.arn, key), 0) and (group.arn, key) not in self.pending:
-                        self.due[group.arn, key] = now + world.real(float(group.health_check_interval_seconds))
-                        port = target["Port"] if group.health_check_port == "traffic-port" else group.health_check_port
-                        found.append(Check(group.arn, key, instance.private_ip if instance else key, int(port), group.health_check_protocol,
-                                           group.health_check_path or "/", float(group.health_check_timeout_seconds),
-                                           str((group.matcher or {}).get("HttpCode") or "200"), pids[0]))  # fmt: skip
-            return found
-
     @staticmethod
     def _check(check: Check) -> tuple[Check, str | None, str]:
         """Return a check with the reason code and words of its failure."""
@@ -166,27 +130,6 @@ class Balancers:
         if matches(status, check.codes):
             return check, None, ""
         return check, "Target.ResponseCodeMismatch", f"Health checks failed with these codes: [{status}]"
-
-    def _note(self, check: Check, reason: str | None, words: str) -> None:
-        """Turn a check's result into the target's health once it has been so often enough."""
-        key, good = (check.group, check.target), reason is None
-        with self.world.lock:
-            group = self.world.backend("elbv2").target_groups.get(check.group)
-            if group is None or check.target not in group.targets:
-                return
-            was, often = self.streaks.get(key, (good, 0))
-            self.streaks[key] = good, (often + 1 if was == good else 1)
-            before = self.world.health_of(*key).state
-            needed = int(group.healthy_threshold_count if good else group.unhealthy_threshold_count)
-            if self.streaks[key][1] >= needed or (
-                good and before in {"initial", "unused"}
-            ):  # AWS takes the first success of a new target
-                after = Health("healthy") if good else Health("unhealthy", reason, words)
-                self.fresh[key] = after
-                if after.state != before:
-                    self.world.say(f"{check.target} is {after.state} in {group.name} {words}")
-            elif before == "unused":
-                self.world.health.pop(key, None)
 
     def _drain(self) -> None:
         """Count the connections that are open to targets which were deregistered; close them when the delay is over."""
@@ -330,7 +273,9 @@ class Balancers:
         secure = " ssl verify none" if group.protocol == "HTTPS" else ""
         targets = {key: t for key, t in group.targets.items()
                    if (i := ec2.get_instance_by_id(key)) is None or i.state == "running"}  # fmt: skip
-        states = {key: self.fresh.get((group.arn, key), self.world.health_of(group.arn, key)).state for key in targets}
+        states = {
+            key: self.checks.fresh.get((group.arn, key), self.world.health_of(group.arn, key)).state for key in targets
+        }
         healthy = [key for key in targets if states[key] == "healthy"]
         failed = [key for key in targets if states[key] == "unhealthy"]
         for key in healthy or (
@@ -393,12 +338,6 @@ def connections(balancer: int, address: str, *, close: bool) -> int:
     """Return how many connections a balancer's network has to an address, which may be closed on the way."""
     with inside(balancer):
         return len(run("ss", "-Htn", *(["-K"] if close else []), "state", "established", "dst", address).splitlines())
-
-
-def matches(status: int, codes: str) -> bool:
-    """Return whether a status is among ``200,300-399``."""
-    spans = [part.partition("-") for part in codes.split(",")]
-    return any(int(low) <= status <= int(high or low) for low, _, high in spans)
 
 
 def match(condition: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from emulator import patches
 from emulator.scaling import Scaling
 from emulator.server import FAULTS, Api, listen, serve
+from emulator.status import status
 from emulator.watch import Watch
 from emulator.world import Settings, World
 from rehearsal.balancer import Balancers
@@ -80,48 +81,10 @@ class Cloud:
     def control(self, name: str, body: dict[str, Any]) -> Any:
         """Answer the rehearsal's own commands."""
         if name == "status":
-            return self.status()
+            return {**status(self.world), "pid": os.getpid(), "seconds": round(time.time() - self.began)}
         if name == "fault":
             return self.fault(str(body.get("kind")), str(body.get("what", "")))
         raise ValueError(f"no such command: {name}")
-
-    def status(self) -> dict[str, Any]:
-        """Return what there is, for the table."""
-        world = self.world
-        with world.lock:
-            groups = world.backend("autoscaling").autoscaling_groups.values()
-            phases = {s.instance.id: s.lifecycle_state for g in groups for s in g.instance_states}
-            instances = [
-                {"instance": i.id, "address": i.private_ip, "zone": i.placement.zone, "state": phases.get(i.id, i.state),
-                 "health": {a.split("/")[-2]: h.state for (a, t), h in world.health.items() if t == i.id},
-                 "cpu": world.metrics.get(i.id)}
-                for i in world.backend("ec2").all_instances() if i.state != "terminated"
-            ]  # fmt: skip
-            scaling = [
-                {"group": g.name, "min": g.min_size, "desired": g.desired_capacity, "max": g.max_size,
-                 "in service": len(g.active_instances())} for g in groups
-            ]  # fmt: skip
-            balancers = [
-                {"balancer": b.name, "dns": b.dns_name, "address": world.addresses.get(b.arn), "url": self._url(n)}
-                for n, b in enumerate(world.backend("elbv2").load_balancers.values())
-            ]
-            databases = [
-                {
-                    "database": d.db_instance_identifier,
-                    "state": d.status,
-                    "address": world.addresses.get(d.db_instance_identifier),
-                }
-                for d in world.backend("rds").databases.values()
-            ]
-            alarms = [{"alarm": a.name, "state": a.state_value} for a in world.backend("cloudwatch").alarms.values()]
-        mail = len(list((world.settings.directory / "mail").glob("*.eml")))
-        return {"endpoint": world.settings.endpoint, "speed": world.settings.speed, "pid": os.getpid(),
-                "seconds": round(time.time() - self.began), "instances": instances, "groups": scaling, "balancers": balancers,
-                "databases": databases, "alarms": alarms, "mail": mail, "faults": world.faults, "problems": world.problems,
-                "events": world.events[-15:]}  # fmt: skip
-
-    def _url(self, number: int) -> str:
-        return f"https://127.0.0.1:{self.world.settings.https_port + 10 * number}"
 
     def fault(self, kind: str, what: str) -> dict[str, Any]:
         """Inject a fault, or end one."""

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from ipaddress import IPv4Network
 from typing import Any
 
-from emulator import metadata, names
+from emulator import metadata, names, reach
 from emulator.server import serve
-from emulator.world import World
+from emulator.world import METADATA, World
 from rehearsal.containers import LABEL, create, docker, listen_inside, process, remove, run, shield
 
-METADATA = "169.254.169.254"
 TO_METADATA = f"ip route replace {METADATA}/32 dev eth0"  # first command of every machine: never by way of the gateway
 
 
@@ -72,61 +71,4 @@ class Networks:
 
     def rules(self, groups: list[Any], vpc: str, subnet: str | None, *, public: bool) -> str:
         """Return the packet filter of a machine; the caller holds the lock."""
-        ec2, port = self.world.backend("ec2"), self.world.settings.port
-        cidr, services = ec2.get_vpc(vpc).cidr_block, self.made[vpc]
-        outside = self._outside(ec2, vpc, subnet, public=public)
-        endpoint = outside or any(e.vpc_id == vpc for e in ec2.vpc_end_points.values())
-        lines = ["*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT DROP"]
-        for chain in ("INPUT", "OUTPUT"):
-            interface = "-i" if chain == "INPUT" else "-o"
-            lines += [
-                f"-A {chain} {interface} lo -j ACCEPT",
-                f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
-            ]
-        lines += [
-            f"-A OUTPUT -d {METADATA} -p tcp --dport 80 -j ACCEPT",
-            f"-A OUTPUT -d {services} -p udp --dport 53 -j ACCEPT",
-        ]
-        lines += [f"-A OUTPUT -d {services} -p tcp --dport {port} -j {'ACCEPT' if endpoint else 'DROP'}"]
-        lines += [] if outside else [f"-A OUTPUT ! -d {cidr} -j DROP"]
-        found = {
-            line
-            for group in groups
-            for chain, kept in (("INPUT", group.ingress_rules), ("OUTPUT", group.egress_rules))
-            for rule in kept
-            for line in self._lines(chain, rule)
-        }
-        return "\n".join([*lines, *sorted(found), "COMMIT", ""])
-
-    def _lines(self, chain: str, rule: Any) -> list[str]:
-        peers = [rule.ip_range["CidrIp"]] if rule.ip_range.get("CidrIp") else []
-        if rule.source_group.get("GroupId"):
-            peers = [f"{address}/32" for address in self.members(rule.source_group["GroupId"])]
-        protocol, what = str(rule.ip_protocol), ""
-        if protocol in {"tcp", "udp"}:
-            what = f" -p {protocol} --dport {rule.from_port}:{rule.to_port}"
-        elif protocol != "-1":
-            what = f" -p {protocol}"
-        return [f"-A {chain} {'-s' if chain == 'INPUT' else '-d'} {peer}{what} -j ACCEPT" for peer in peers]
-
-    def members(self, group: str) -> list[str]:
-        """Return the addresses of what is in a security group."""
-        world = self.world
-        found = [i.private_ip for i in world.backend("ec2").all_instances()
-                 if i.state == "running" and group in {g.id for g in i.security_groups}]  # fmt: skip
-        found += [
-            world.addresses.get(b.arn)
-            for b in world.backend("elbv2").load_balancers.values()
-            if group in (b.security_groups or [])
-        ]
-        found += [world.addresses.get(d.db_instance_identifier) for d in world.backend("rds").databases.values()
-                  if group in (d.vpc_security_group_ids or [])]  # fmt: skip
-        return sorted(address for address in found if address)
-
-    @staticmethod
-    def _outside(ec2: Any, vpc: str, subnet: str | None, *, public: bool) -> bool:
-        """Return whether a machine's route table leads out."""
-        tables = ec2.describe_route_tables(filters={"association.subnet-id": [subnet]}) if subnet else []
-        tables = tables or ec2.describe_route_tables(filters={"vpc-id": [vpc], "association.main": ["true"]})
-        ways = [r for table in tables for r in table.routes if r.destination_cidr_block == "0.0.0.0/0"]
-        return any(r.nat_gateway is not None or (r.gateway is not None and public) for r in ways)
+        return reach.rules(self.world, groups, vpc, subnet, services=self.made[vpc], public=public)

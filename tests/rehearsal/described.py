@@ -104,8 +104,12 @@ NAMES = {
 }  # fmt: skip
 TAGS = {"tags", "taglist", "tagset", "tagslist"}
 UNTAGGABLE = {"scaling policy", "scheduled action", "metric filter", "log query", "dashboard", "subscription"}
-IDS = re.compile(r"\b(?:[a-z]{1,12}-[0-9a-f]{8,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{16,64}|A(?:ROA|IPA)\w{10,})\b")
-ADDRESSES = re.compile(r"\b(?!0\.0\.0\.0)\d{1,3}([.-])\d{1,3}\1\d{1,3}\1\d{1,3}\b(?!/)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b")
+IDS = re.compile(
+    r"\b(?:[a-z]{1,12}-[0-9a-f]{8,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{16,64}|A(?:ROA|IPA)\w{10,})\b"
+)
+ADDRESSES = re.compile(
+    r"\b(?!0\.0\.0\.0)\d{1,3}([.-])\d{1,3}\1\d{1,3}\1\d{1,3}\b(?!/)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b"
+)
 MOMENTS = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+]+Z?|\b1[78]\d{8,11}\b")
 
 
@@ -129,11 +133,19 @@ def told(client: Client, kind: str, row: dict[str, Any]) -> dict[str, Any]:
     for service, call, argument, key in MORE.get(kind, []):
         value = row.get(key) or str(row["arn"]).removesuffix(":*")
         with contextlib.suppress(ClientError):  # S3's way to say that there is none
-            answer = getattr(client(service), call)(**{argument: [value] if argument.endswith(("Arns", "List")) else value})
-            found[call] = {name: each for name, each in answer.items() if name not in {"ResponseMetadata", "NextToken", "IsTruncated"}}
+            answer = getattr(client(service), call)(
+                **{argument: [value] if argument.endswith(("Arns", "List")) else value}
+            )
+            found[call] = {
+                name: each
+                for name, each in answer.items()
+                if name not in {"ResponseMetadata", "NextToken", "IsTruncated"}
+            }
     if kind == "role":
         names = found["list_role_policies"]["PolicyNames"]
-        found["policies"] = [client("iam").get_role_policy(RoleName=row["RoleName"], PolicyName=name)["PolicyDocument"] for name in names]
+        found["policies"] = [
+            client("iam").get_role_policy(RoleName=row["RoleName"], PolicyName=name)["PolicyDocument"] for name in names
+        ]
     if kind == "load balancer":
         listeners = found["describe_listeners"]["Listeners"]
         found["rules"] = [client("elbv2").describe_rules(ListenerArn=one["ListenerArn"])["Rules"] for one in listeners]
@@ -177,7 +189,11 @@ def normalised(found: Rows) -> list[str]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(child) for key, child in sorted(value.items()) if not key.startswith(("StateReason", "StateValue"))}
+            return {
+                key: plain(child)
+                for key, child in sorted(value.items())
+                if not key.startswith(("StateReason", "StateValue"))
+            }
         if isinstance(value, list):
             return sorted((plain(child) for child in value), key=lambda child: json.dumps(child, default=str))
         if isinstance(value, bool | int | float):

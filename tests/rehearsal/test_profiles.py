@@ -90,9 +90,13 @@ def open_to_the_world(rows: described.Rows) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for group in rows["security group"]:
         for rule in group["IpPermissions"]:
-            ranges = [row["CidrIp"] for row in rule["IpRanges"]] + [row["CidrIpv6"] for row in rule.get("Ipv6Ranges", [])]
+            ranges = [row["CidrIp"] for row in rule["IpRanges"]] + [
+                row["CidrIpv6"] for row in rule.get("Ipv6Ranges", [])
+            ]
             if {WORLD, "::/0"} & set(ranges):
-                found.setdefault(group["GroupName"].rpartition("-")[2], []).extend(range(rule["FromPort"], rule["ToPort"] + 1))
+                found.setdefault(group["GroupName"].rpartition("-")[2], []).extend(
+                    range(rule["FromPort"], rule["ToPort"] + 1)
+                )
     return {name: sorted(ports) for name, ports in found.items()}
 
 
@@ -103,7 +107,10 @@ def unprotected(profile: Cloud, confirm: tuple[str, ...]) -> described.Rows:
     assert re.search(r"nothing was removed: database \S+ has deletion protection", " ".join(told.split()))
     assert profile.writes(seen) == []
     variables = profile.inventory / "group_vars" / "all.yml"
-    variables.write_text(variables.read_text(encoding="utf-8").replace("deletion_protection: true", "deletion_protection: false"), encoding="utf-8")
+    variables.write_text(
+        variables.read_text(encoding="utf-8").replace("deletion_protection: true", "deletion_protection: false"),
+        encoding="utf-8",
+    )
     assert set(changed_of(profile.play("cloud"))) == {"aws_database"}
     return described.whole(profile.client)
 
@@ -129,5 +136,7 @@ def test_it_is_made_kept_removed_and_made_again_the_same(profile: Cloud) -> None
 
     profile.play("cloud")
     again = described.fresh(described.whole(profile.client), before)
-    differs = difflib.unified_diff(described.normalised(made), described.normalised(again), "before", "again", lineterm="", n=4)
+    differs = difflib.unified_diff(
+        described.normalised(made), described.normalised(again), "before", "again", lineterm="", n=4
+    )
     assert not (text := "\n".join(differs)), text

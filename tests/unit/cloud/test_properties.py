@@ -41,7 +41,12 @@ def inventories(draw: st.DrawFn) -> dict[str, Any]:
         "max": high,
         "desired": desired,
         "instance_type": draw(st.sampled_from(["t3.small", "m7g.large"])),
+        "spot_percent": draw(st.sampled_from([0, 50])) if balanced else 0,
+        "schedule": draw(st.sampled_from([[], [{"name": "evening", "at": "0 18 * * *", "min": 2, "desired": 2}]]))
+        if balanced
+        else [],
     }
+    named = {"name": "apps.example.org", "zone": "example.org", "certificate": "request"}
     split = balanced and draw(st.booleans())
     names = draw(st.lists(st.from_regex(r"[a-z][a-z0-9]{0,7}", fullmatch=True), min_size=2, max_size=2, unique=True))
     fleets = [{"name": names[0], **size, **({"apps": ["wine"]} if split else {})}]
@@ -59,6 +64,9 @@ def inventories(draw: st.DrawFn) -> dict[str, Any]:
             "flow_log_days": draw(st.sampled_from([0, 14])),
         },
         "fleets": fleets,
+        "domain": draw(st.sampled_from([{}, named, {**named, "apps": {"wine": "wine.example.org"}}]))
+        if balanced
+        else {},
         "storage": {
             "archive_days": draw(st.integers(30, 3650)),
             **draw(st.sampled_from([{}, {"replica_region": "eu-west-1"}])),

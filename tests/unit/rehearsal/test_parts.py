@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from emulator import names
+from emulator.checks import matches
 from emulator.metadata import look
 from emulator.watch import Watch, computed, from_logs, judge
 from emulator.world import Health, RehearsalError
 from rehearsal import __main__ as command_line
 from rehearsal import containers
-from rehearsal.balancer import Balancers, match, matches
+from rehearsal.balancer import Balancers, match
 from rehearsal.network import Networks
 from tests.unit.rehearsal.conftest import Account
 

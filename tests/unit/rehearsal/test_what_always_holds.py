@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from app.core.cloud.balancer import HEALTH
-from rehearsal.balancer import Check
+from emulator.checks import Check
 from rehearsal.cloud import Cloud
 from rehearsal.network import Networks
 from tests.unit.rehearsal.conftest import Account, number
@@ -50,11 +50,11 @@ def test_after_three_failed_checks_a_target_gets_nothing_and_after_two_good_ones
     balancers = Balancers(world, Networks(world, lambda _: None))
     ids = [instance["InstanceId"] for instance in site.instances]
     for round_, answers in enumerate(checks, 1):
-        balancers.fresh.clear()
+        balancers.checks.fresh.clear()
         for target, good in zip(ids, answers, strict=True):
             check = Check(site.blue, target, "10.20.0.9", 443, "HTTPS", "/health", 5, "200", 0)
-            balancers._note(check, None if good else "Target.Timeout", "")
-        world.health.update(balancers.fresh)
+            balancers.checks.note(check, None if good else "Target.Timeout", "")
+        world.health.update(balancers.checks.fresh)
         asked = set(re.findall(r"^  server (\S+)", site.config(), re.MULTILINE))
         past = {target: [row[place] for row in checks[:round_]] for place, target in enumerate(ids)}
         failed = {target for target, seen in past.items() if len(seen) >= 3 and not any(seen[-3:])}
@@ -106,7 +106,7 @@ class Fleet(RuleBasedStateMachine):
                     assert len(self.alive()) >= self.group.min_size
 
     @rule(wish=st.integers(-3, 30), shrink=st.booleans())
-    def a_metric_asks_for(self, wish: int, shrink: bool) -> None:  # noqa: FBT001  hypothesis gives it
+    def a_metric_asks_for(self, wish: int, shrink: bool) -> None:
         with self.world.lock:
             self.scaling.cooling.clear()
             self.scaling._resize(self.group, "policy", wish, 0, shrink=shrink)
