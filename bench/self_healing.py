@@ -6,7 +6,8 @@
 
 Every fault happens under load (requests through the balancer, new connections and kept ones). Seconds are real seconds; health checks,
 grace and scaling run `--speed` times faster than on AWS, boots do not. "Detected": the balancer sends nothing more to the host.
-"Recovered": as many hosts as before are healthy. Nothing here connects to a host but to burn its processor.
+"Recovered": as many hosts as before are healthy. "Hosts": fewest and most of the group that were there or on their way, of what it may
+have. Nothing here connects to a host but to burn its processor. Ends with 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import argparse
 import base64
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench.bars import Bars  # noqa: E402 - the project's folder must be on the path first
 from bench.environment import Environment, say  # noqa: E402 - the project's folder must be on the path first
 from prober.process import ProbeProcess  # noqa: E402
 from prober.report import table  # noqa: E402
@@ -28,6 +32,41 @@ from prober.report import table  # noqa: E402
 NAME, HTTPS, HTTP, PORT = "rehearsal-bench", 29743, 29780, 29770
 GROUP = "pergola-rehearsal-main-blue"
 PARTS = ("kill", "wedge", "zone", "load", "baked")
+
+
+def group(site: Environment) -> dict[str, Any]:
+    """Return what AWS says of the scaling group."""
+    found = site.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])
+    return dict(found["AutoScalingGroups"][0])
+
+
+class Sizes:
+    """How many hosts a group had meanwhile, and whether that was ever more or fewer than it may have; looked at four times a second."""
+
+    def __init__(self, site: Environment) -> None:
+        self.site, self.seen, self.outside, self.over = site, set[int](), 0, threading.Event()
+        self.bounds = ""
+
+    def __enter__(self) -> Self:
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while not self.over.wait(0.25):
+            now = group(self.site)
+            count = sum(not row["LifecycleState"].startswith("Terminating") for row in now["Instances"])
+            low, high = int(now["MinSize"]), int(now["MaxSize"])
+            self.seen.add(count)
+            self.outside += not low <= count <= high or not low <= now["DesiredCapacity"] <= high
+            self.bounds = f"{low}-{high}"
+
+    def __str__(self) -> str:
+        return f"{min(self.seen)}-{max(self.seen)} of {self.bounds}"
 
 
 def load(site: Environment) -> tuple[float, float]:
@@ -38,15 +77,7 @@ def load(site: Environment) -> tuple[float, float]:
         subprocess.run(burn, check=True)
 
     def desired() -> int:
-        found = site.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])
-        group = found["AutoScalingGroups"][0]
-        if (
-            not group["MinSize"]
-            <= len([i for i in group["Instances"] if i["LifecycleState"] == "InService"])
-            <= group["MaxSize"]
-        ):
-            say("outside its bounds")
-        return int(group["DesiredCapacity"])
+        return int(group(site)["DesiredCapacity"])
 
     out = site.until(lambda: desired() > before, "scaling out")
     out += site.until(lambda: len(site.healthy()) > before, "the new host")
@@ -61,10 +92,9 @@ def bake(site: Environment) -> str:
     ][0]
     data = found["LaunchTemplateData"]
     script = base64.b64decode(data["UserData"]).decode().replace('"launch_hook": "serve"', '"bake": true')
-    subnet = site.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])
     made = ec2.run_instances(
         ImageId=data["ImageId"], InstanceType=data["InstanceType"], MinCount=1, MaxCount=1, UserData=script,
-        SubnetId=subnet["AutoScalingGroups"][0]["VPCZoneIdentifier"].split(",")[0], SecurityGroupIds=data["SecurityGroupIds"],
+        SubnetId=group(site)["VPCZoneIdentifier"].split(",")[0], SecurityGroupIds=data["SecurityGroupIds"],
         IamInstanceProfile=data["IamInstanceProfile"],
         MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
     )["Instances"][0]["InstanceId"]  # fmt: skip
@@ -108,22 +138,26 @@ def main() -> int:
         raise SystemExit(f"bench: no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     site = Environment(NAME, options.apps.split(","), options.speed, https=HTTPS, http=HTTP, port=PORT)
     rows: list[list[object]] = []
+    bars = Bars()
     try:
         say("an environment from nothing")
         site.run("scripts/rehearse", "down")
-        rows.append(["make up: from nothing to a page", "-", f"{site.up():.0f}", "-", "-"])
-        rows.append(["one more host, image with packages", "-", f"{launch(site):.0f}", "-", "-"])
+        rows.append(["make up: from nothing to a page", "-", f"{site.up():.0f}", "-", "-", "-"])
+        bare = launch(site)
+        bars.hold("seconds from launch to healthy, image with packages", round(bare), 180)
+        rows.append(["one more host, image with packages", "-", f"{bare:.0f}", "-", "-", "-"])
         if "baked" in parts:
             settings = site.settings()
             settings["fleets"][0] |= {"image": bake(site), "grace_seconds": 60}
             say("the fleet moves to the baked image")
             site.up(pergola_cloud=settings)
-            rows.append(["one more host, baked image", "-", f"{launch(site):.0f}", "-", "-"])
+            baked = launch(site)
+            bars.hold("seconds from launch to healthy, baked image", round(baked), 30)
+            rows.append(["one more host, baked image", "-", f"{baked:.0f}", "-", "-", "-"])
         for part in [part for part in parts if part != "baked"]:
             say(part)
-            with ProbeProcess(
-                f"https://127.0.0.1:{HTTPS}", f"--rate={options.rate}", "--get=/health", "--post=", "--sessions=0"
-            ) as probe:
+            visits = (f"--rate={options.rate}", "--get=/health", "--post=", "--sessions=0")
+            with Sizes(site) as sizes, ProbeProcess(f"https://127.0.0.1:{HTTPS}", *visits) as probe:
                 time.sleep(3)
                 first, second = load(site) if part == "load" else site.hurt(part)
                 time.sleep(3)
@@ -134,14 +168,18 @@ def main() -> int:
                 "zone": "zone lost",
                 "load": "load: out, and back in",
             }[part]
-            rows.append([what, f"{first:.0f}", f"{second:.0f}", report["sent"], report["failed"]])
+            rows.append([what, f"{first:.0f}", f"{second:.0f}", report["sent"], report["failed"], str(sizes)])
+            bars.hold(f"{what}: moments with more or fewer hosts than allowed", sizes.outside, 0)
+            if part == "kill" and "baked" in parts:
+                bars.hold("seconds from a host's death to as many healthy ones", round(second), 60)
     finally:
         site.run("scripts/rehearse", "down")
-    print(table(["what", "detected s", "recovered s", "requests", "failed"], rows))
+    print(table(["what", "detected s", "recovered s", "requests", "failed", "hosts"], rows))
     print(
         f"real seconds; health checks, grace and scaling {options.speed:g} times as fast as on AWS; apps: {options.apps}"
     )
-    return 0
+    print(table(["goal", "found", "bar", ""], bars.rows))
+    return 1 if bars.missed else 0
 
 
 if __name__ == "__main__":

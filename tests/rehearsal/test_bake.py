@@ -83,6 +83,8 @@ def test_a_host_of_the_image_serves_with_secrets_of_its_own(baked: Baked) -> Non
     before = set(baked.healthy())
     baked.run("scripts/rehearse", "up", "--extra-vars", baked.apps)
     fresh = baked.until(lambda: len(found := set(baked.healthy()) - before) >= 2 and found, "hosts of the image")
+    groups = baked.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert {group["HealthCheckGracePeriod"] for group in groups if group["Instances"]} == {60}
     secret = baked.client("secretsmanager").get_secret_value(SecretId="pergola-rehearsal/wine/admin_password")[
         "SecretString"
     ]

@@ -14,6 +14,7 @@ REQUEST_METRIC = "ALBRequestCountPerTarget"
 DEBIAN = {"owner": "136693071363", "name": "debian-13-{}-*"}  # Debian's own account on AWS; 12 has too old a Python
 PYTHON = "3.13"  # of Debian 13
 LEAVE_SECONDS = 900
+GRACE_SECONDS, GRACE_SECONDS_BAKED = 300, 60
 # AWS's families keep the memory for each processor, and its sizes double; source: the EC2 instance type pages
 LARGE_GIB = {"t": 8, "m": 8, "c": 4, "r": 16}
 SIZES = {
@@ -50,7 +51,7 @@ def section(site: Site) -> dict[str, Any]:
 def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return one fleet."""
     machine = row["architecture"]
-    kept = ("instance_type", "min", "max", "desired", "disk_gb", "image", "launch_seconds", "grace_seconds", "cpu_percent",
+    kept = ("instance_type", "min", "max", "desired", "disk_gb", "image", "launch_seconds", "cpu_percent",
             "requests_per_minute", "spot_percent", "schedule")  # fmt: skip
     return {
         "name": site.name(row["name"]),
@@ -70,6 +71,8 @@ def fleet(site: Site, row: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "address": "" if site.balanced else site.name(row["name"]),
         "drain_seconds": site.ladder.drain_seconds,
+        "grace_seconds": row.get("grace_seconds", GRACE_SECONDS),
+        "grace_seconds_baked": row.get("grace_seconds", GRACE_SECONDS_BAKED),
         "release": release(site, row),
         "tags": site.tags(Fleet=row["name"]),
         **{key: row[key] for key in kept},

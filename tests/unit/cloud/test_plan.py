@@ -249,6 +249,12 @@ def test_one_host_has_an_address_and_changes_in_place() -> None:
     assert "Address" not in json.dumps(behind["identity"]["hosts"])
 
 
+@pytest.mark.parametrize(("given", "grace"), [({}, (300, 60)), ({"grace_seconds": 120}, (120, 120))])
+def test_a_host_of_a_baked_image_needs_less_grace(given: dict[str, Any], grace: tuple[int, int]) -> None:
+    (fleet,) = plan({"fleets": [{"name": "main", **given}]})["fleet"]["fleets"]
+    assert (fleet["grace_seconds"], fleet["grace_seconds_baked"]) == grace
+
+
 def test_where_hosts_become_images() -> None:
     with_a_way_out = plan({"network": {"way_out": "nat"}})
     assert with_a_way_out["fleet"]["builder"]["security_groups"] == ["pergola-test-hosts"]
