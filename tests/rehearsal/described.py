@@ -110,6 +110,8 @@ IDS = re.compile(
 ADDRESSES = re.compile(
     r"\b(?!0\.0\.0\.0)\d{1,3}([.-])\d{1,3}\1\d{1,3}\1\d{1,3}\b(?!/)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b"
 )
+SECRETS = re.compile(r"(:secret:\S+-)\w{6}\b")
+CHOSEN = ("StateReason", "StateValue", "InstanceProfileId")  # keys of what AWS chooses
 MOMENTS = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+]+Z?|\b1[78]\d{8,11}\b")
 
 
@@ -189,15 +191,12 @@ def normalised(found: Rows) -> list[str]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                key: plain(child)
-                for key, child in sorted(value.items())
-                if not key.startswith(("StateReason", "StateValue"))
-            }
+            kept = {key: child for key, child in value.items() if not key.startswith(CHOSEN)}
+            return {plain(key): plain(child) for key, child in sorted(kept.items())}
         if isinstance(value, list):
             return sorted((plain(child) for child in value), key=lambda child: json.dumps(child, default=str))
         if isinstance(value, bool | int | float):
-            return value
-        return MOMENTS.sub("<moment>", ADDRESSES.sub("<address>", IDS.sub("<id>", str(value))))
+            return "<moment>" if value > 1.7e9 else value
+        return MOMENTS.sub("<moment>", SECRETS.sub(r"\1<id>", ADDRESSES.sub("<address>", IDS.sub("<id>", str(value)))))
 
     return json.dumps(plain(found), indent=1).splitlines()
