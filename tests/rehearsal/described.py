@@ -105,7 +105,7 @@ NAMES = {
 TAGS = {"tags", "taglist", "tagset", "tagslist"}
 UNTAGGABLE = {"scaling policy", "scheduled action", "metric filter", "log query", "dashboard", "subscription"}
 IDS = re.compile(
-    r"\b(?:[a-z]{1,12}-[0-9a-f]{8,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{16,64}|A(?:ROA|IPA)\w{10,})\b"
+    r"\b(?:[a-z]{1,12}-[0-9a-f]{8,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{16,64}|\d{13,}|A(?:ROA|IPA)\w{10,})\b"
 )
 ADDRESSES = re.compile(
     r"\b(?!0\.0\.0\.0)\d{1,3}([.-])\d{1,3}\1\d{1,3}\1\d{1,3}\b(?!/)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b"

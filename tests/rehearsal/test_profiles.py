@@ -6,8 +6,12 @@ What is there is asked of AWS's own describe calls (``described.py``), and not o
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,14 @@ from tests.unit.cloud.test_properties import TAGS, WORLD, inventories
 PORT = 29650
 REGION = "us-east-1"  # the one that has bodies, and zones with these names
 AGENT = {"agent": "stand-in"}
+
+PREVIEWED = {
+    "vpc": "VPC", "nat gateway": "NAT gateway", "address": "public address", "subnet group": "database subnet group",
+    "parameter group": "database parameter group", "profile": "instance profile", "firewall": "web firewall",
+    **{kind: kind for kind in ("subnet", "route table", "internet gateway", "security group", "endpoint", "flow log", "launch template",
+                               "scaling group", "load balancer", "target group", "database", "bucket", "secret", "role", "certificate",
+                               "log group", "log query", "alarm", "dashboard", "topic", "trail", "parameter")},
+}  # fmt: skip
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 
@@ -54,17 +66,31 @@ def vars_of(profile: str) -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "inventories" / profile / "group_vars" / "all.yml").read_text(encoding="utf-8")))
 
 
+class Profile(Cloud):
+    """An account of its own, and what playbooks asked of it."""
+
+    calls: list[dict[str, Any]]
+
+    def play(self, name: str, *flags: str, check: bool = True) -> str:
+        before = len(self.requests())
+        try:
+            return super().play(name, *flags, check=check)
+        finally:
+            self.calls += self.requests()[before:]
+
+
 @pytest.fixture(params=["demo", "staging", "production", "drawn 1", "drawn 2"])
-def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cloud]:
+def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Profile]:
     """Give an empty account, and an inventory with what any needs in a rehearsal."""
     variables = vars_of(request.param)
     rehearsal = yaml.safe_load((ROOT / "inventories/rehearsal/group_vars/all.yml").read_text(encoding="utf-8"))
     variables["pergola_aws_environment"] = rehearsal["pergola_aws_environment"]
     variables["pergola_cloud"].setdefault("logs", {}).update(AGENT)
-    inventory = tmp_path / "inventory"
+    inventory = tmp_path / str(variables["pergola_environment"])
     shutil.copytree(ROOT / "inventories" / "demo", inventory)
     (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
-    made = Cloud(tmp_path / "state", inventory, PORT)
+    made = Profile(tmp_path / "state", inventory, PORT)
+    made.calls = []
     made.rehearsal("up", "--no-bodies", "--name", "profile-test", "--port", str(PORT))
     try:
         if zone := variables["pergola_cloud"].get("domain", {}).get("zone"):
@@ -100,7 +126,18 @@ def open_to_the_world(rows: described.Rows) -> dict[str, list[int]]:
     return {name: sorted(ports) for name, ports in found.items()}
 
 
-def unprotected(profile: Cloud, confirm: tuple[str, ...]) -> described.Rows:
+def previewed(rows: described.Rows) -> Counter[str]:
+    """Return how many of each kind there are, in the words of the preview, of what is not made by something else that is there."""
+    found = Counter[str]()
+    for kind in rows.keys() & PREVIEWED.keys():
+        for row in rows[kind]:
+            by_vpc = row.get("GroupName") == "default" or any(each.get("Main") for each in row.get("Associations", []))
+            by_policy = row.get("AlarmName", "").startswith("TargetTracking")
+            found[PREVIEWED[kind]] += not (by_vpc or by_policy)
+    return +found
+
+
+def unprotected(profile: Profile, confirm: tuple[str, ...]) -> described.Rows:
     """Try to remove what is protected, which removes nothing; then let go of it, and return what there is."""
     seen = len(profile.requests())
     told = profile.play("destroy", *confirm, check=False)
@@ -115,10 +152,13 @@ def unprotected(profile: Cloud, confirm: tuple[str, ...]) -> described.Rows:
     return described.whole(profile.client)
 
 
-def test_it_is_made_kept_removed_and_made_again_the_same(profile: Cloud) -> None:
+def test_it_is_made_kept_removed_and_made_again_the_same(profile: Profile) -> None:
     before = described.whole(profile.client)
+    shown = profile.play("preview")
     profile.play("cloud")
     made = described.fresh(described.whole(profile.client), before)
+    rows = re.findall(r"^ *\| \+ (\S.*?) {2,}\S", shown, re.MULTILINE)
+    assert Counter(row for row in rows if row in PREVIEWED.values()) == previewed(made)
     assert untagged(made) == []
     front = "balancer" if made["load balancer"] else "hosts"
     assert open_to_the_world(made) == {front: [80, 443]}
@@ -140,3 +180,12 @@ def test_it_is_made_kept_removed_and_made_again_the_same(profile: Cloud) -> None
         described.normalised(made), described.normalised(again), "before", "again", lineterm="", n=4
     )
     assert not (text := "\n".join(differs)), text
+
+    log = ROOT / "build" / "run" / f"{profile.inventory.name}.requests.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(json.dumps(call) + "\n" for call in profile.calls), encoding="utf-8")
+    verify = [sys.executable, "scripts/operator_policy.py", "verify", str(log)]
+    allowed = subprocess.run(verify, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert allowed.returncode == 0, (
+        allowed.stdout + allowed.stderr + f"if it is right: scripts/operator_policy.py record {log}"
+    )

@@ -98,6 +98,8 @@ def _entry(plan: Plan) -> Iterator[Thing]:
             yield Thing(
                 "target group", row["name"], {"health_path": row["health_path"]} if "health_path" in row else {}
             )
+        if not balancer["certificate"].startswith("arn:"):  # then somebody else made it
+            yield Thing("certificate", balancer["domain"] or f"{balancer['name']}.invalid")
         if domain.get("zone"):
             for name in (domain["name"], *balancer["app_domains"]):
                 yield Thing("DNS record", f"{name} A")
@@ -147,7 +149,7 @@ def _watching(plan: Plan) -> Iterator[Thing]:
 # what only the plan or only the account knows of a thing: for its price, not to be compared
 UNCOMPARED = {"fleet", "metrics", "rules", "zones"}
 # what comes and goes by itself, or belongs to something that is named
-UNNAMED = {"host of a group", "certificate", "image", "snapshot", "parameter"}
+UNNAMED = {"host of a group", "image", "snapshot", "parameter"}
 
 
 def compare(plan: Plan, found: Iterable[Thing], table: prices.PriceTable | None = None) -> list[Step]:

@@ -61,7 +61,7 @@ def network(plan: Any) -> dict[str, Any]:
     ]  # fmt: skip
     gateway = ec2.create_internet_gateway(**named("internet-gateway"))["InternetGateway"]["InternetGatewayId"]
     ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    address = ec2.allocate_address(Domain="vpc", **named("elastic-ip", f"{name}-nat"))["AllocationId"]
     ec2.create_nat_gateway(SubnetId=subnets[0], AllocationId=address, **named("natgateway"))
     table = ec2.create_route_table(VpcId=vpc, **named("route-table", f"{name}-public"))["RouteTable"]["RouteTableId"]
     ec2.associate_route_table(RouteTableId=table, SubnetId=subnets[0])
@@ -89,6 +89,7 @@ def test_a_network_is_found_as_the_plan_names_it_and_removed(here: account.Accou
     }
     assert steps["VPC", "pergola-test"].action == "keep"
     assert steps["NAT gateway", "pergola-test"].action == "keep"
+    assert steps["public address", "pergola-test-nat"].action == "keep"
     assert steps["subnet", "pergola-test-private-b"].action == "keep"
     assert steps["security group", "pergola-test-hosts"].action == "change"
     assert steps["security group", "pergola-test-balancer"].action == "make"
