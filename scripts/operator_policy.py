@@ -127,7 +127,10 @@ NEVER = re.compile(
     r"|apigateway|cognito|apprunner|appsync|amplify|verified-access"
     r"|:(?:cluster|cluster-pg|cluster-snapshot|es|ri|proxy|global-cluster|secgrp|target-group|shardgrp|tenant-database"
     r"|snapshot-tenant-database|auto-backup|deployment|integration|cev|cluster-auto-backup):"
-    r"|:(?:insight-rule|slo|service|stream|destination|anomaly-detector|channel|eventdatastore)[:/]"
+    r"|:(?:insight-rule|slo|service|stream|destination|anomaly-detector|channel|eventdatastore|alarm-mute-rule)[:/]"
+    r"|:cloudtrail:.*:dashboard/|:rds:.*:(?:cluster-endpoint|db-proxy|db-proxy-endpoint|shard-group):"
+    r"|:cloudfront:.*:(?:anycast-ip-list|connection-function|connection-group|distribution-tenant|streaming-distribution|trust-store|vpcorigin)/"
+    r"|:ec2:.*:(?:ipv[46]pool-ec2|ipam-pool|transit-gateway|transit-gateway-attachment|vpn-gateway)/"
 )
 
 
