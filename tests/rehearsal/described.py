@@ -95,7 +95,7 @@ NAMES = {
     "vpc": "VpcId", "subnet": "SubnetId", "route table": "RouteTableId", "internet gateway": "InternetGatewayId",
     "nat gateway": "NatGatewayId", "address": "AllocationId", "security group": "GroupId", "endpoint": "VpcEndpointId",
     "flow log": "FlowLogId", "launch template": "LaunchTemplateId", "image": "ImageId", "instance": "InstanceId", "volume": "VolumeId",
-    "scaling group": "AutoScalingGroupName", "scaling policy": "PolicyARN", "scheduled action": "ScheduledActionARN",
+    "scaling group": "AutoScalingGroupName", "scaling policy": "PolicyARN", "scheduled action": "ScheduledActionName",
     "load balancer": "LoadBalancerArn", "target group": "TargetGroupArn", "database": "DBInstanceArn", "subnet group": "DBSubnetGroupArn",
     "parameter group": "DBParameterGroupArn", "snapshot": "DBSnapshotArn", "bucket": "Name", "secret": "ARN", "role": "Arn", "profile": "Arn",
     "certificate": "CertificateArn", "zone": "Id", "log group": "arn", "metric filter": "filterName", "log query": "queryDefinitionId",
@@ -111,7 +111,7 @@ ADDRESSES = re.compile(
     r"\b(?!0\.0\.0\.0)\d{1,3}([.-])\d{1,3}\1\d{1,3}\1\d{1,3}\b(?!/)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b"
 )
 SECRETS = re.compile(r"(:secret:\S+-)\w{6}\b")
-CHOSEN = ("StateReason", "StateValue", "InstanceProfileId")  # keys of what AWS chooses
+CHOSEN = ("StateReason", "StateValue", "InstanceProfileId", "DnsEntries")  # keys of what AWS chooses
 MOMENTS = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+]+Z?|\b1[78]\d{8,11}\b")
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,16 @@ class Profile(Cloud):
             return super().play(name, *flags, check=check)
         finally:
             self.calls += self.requests()[before:]
+
+    def provision(self, before: described.Rows) -> described.Rows:
+        """Run the playbook, wait for the groups' hosts, and return what came into the account."""
+        self.play("cloud")
+        wanted = sum(fleet["desired"] for fleet in self.account().plan["fleet"]["fleets"])
+        deadline = time.monotonic() + 60
+        while (there := len(list(described.rows(self.client, "instance")))) != wanted:
+            assert time.monotonic() < deadline, f"{there} hosts, {wanted} wished"
+            time.sleep(0.5)
+        return described.fresh(described.whole(self.client), before)
 
 
 @pytest.fixture(params=["demo", "staging", "production", "drawn 1", "drawn 2"])
@@ -155,14 +166,12 @@ def unprotected(profile: Profile, confirm: tuple[str, ...]) -> described.Rows:
 def test_it_is_made_kept_removed_and_made_again_the_same(profile: Profile) -> None:
     before = described.whole(profile.client)
     shown = profile.play("preview")
-    profile.play("cloud")
-    made = described.fresh(described.whole(profile.client), before)
+    made = profile.provision(before)
     rows = re.findall(r"^ *\| \+ (\S.*?) {2,}\S", shown, re.MULTILINE)
     assert Counter(row for row in rows if row in PREVIEWED.values()) == previewed(made)
     assert untagged(made) == []
     front = "balancer" if made["load balancer"] else "hosts"
     assert open_to_the_world(made) == {front: [80, 443]}
-    assert len(made["instance"]) == sum(fleet["desired"] for fleet in profile.account().plan["fleet"]["fleets"])
 
     assert changed_of(profile.play("cloud")) == {}
     assert re.search(r"ok +The account is what the inventory says", profile.play("drift"))
@@ -174,8 +183,7 @@ def test_it_is_made_kept_removed_and_made_again_the_same(profile: Profile) -> No
     left = described.fresh(described.whole(profile.client), before)
     assert {kind: rows for kind, rows in left.items() if rows} == {}
 
-    profile.play("cloud")
-    again = described.fresh(described.whole(profile.client), before)
+    again = profile.provision(before)
     differs = difflib.unified_diff(
         described.normalised(made), described.normalised(again), "before", "again", lineterm="", n=4
     )
