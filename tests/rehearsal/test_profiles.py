@@ -52,7 +52,12 @@ def drawn(number: int) -> dict[str, Any]:
 
     draw()
     secrets = {"recovery_days": 0}  # the same names are made again at once
-    return {**found[-1], "region": REGION, "secrets": secrets}
+    return {
+        **found[-1],
+        "project": "pergola",
+        "region": REGION,
+        "secrets": secrets,
+    }  # the operator's policy is for this name
 
 
 def vars_of(profile: str) -> dict[str, Any]:
