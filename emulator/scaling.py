@@ -273,7 +273,8 @@ class Scaling:
 
     # ------------------------------------------------------------------ target tracking and schedules
     def _track(self, group: Any) -> None:
-        if not self._active(group, "AlarmNotification"):
+        there = len(group.active_instances())
+        if not self._active(group, "AlarmNotification") or not there:  # nobody is measured
             return
         wishes: list[tuple[int, str, bool, float]] = []
         for policy in list(self.world.backend("autoscaling").policies.values()):
@@ -283,7 +284,7 @@ class Scaling:
             specification = getattr(tracking, "PredefinedMetricSpecification", {}) or {}
             value = self._metric(group, str(specification.get("PredefinedMetricType")))
             if value is not None:
-                wish = self.follow(policy.name, value, float(tracking.TargetValue), len(group.active_instances()))
+                wish = self.follow(policy.name, value, float(tracking.TargetValue), there)
                 can_shrink = str(getattr(tracking, "DisableScaleIn", False)).lower() != "true"
                 pause = float(policy.estimated_instance_warmup or group.default_cooldown)
                 wishes.append((wish, policy.name, can_shrink, pause))

@@ -111,7 +111,14 @@ ADDRESSES = re.compile(
     r"\b(?!0\.0\.0\.0)\d{1,3}([.-])\d{1,3}\1\d{1,3}\1\d{1,3}\b(?!/)|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b"
 )
 SECRETS = re.compile(r"(:secret:\S+-)\w{6}\b")
-CHOSEN = ("StateReason", "StateValue", "InstanceProfileId", "DnsEntries")  # keys of what AWS chooses
+CHOSEN = (
+    "StateReason",
+    "StateValue",
+    "InstanceProfileId",
+    "DnsEntries",
+    "Instances",
+    "Placement",
+)  # keys of what AWS chooses
 MOMENTS = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+]+Z?|\b1[78]\d{8,11}\b")
 
 
@@ -199,4 +206,6 @@ def normalised(found: Rows) -> list[str]:
             return "<moment>" if value > 1.7e9 else value
         return MOMENTS.sub("<moment>", SECRETS.sub(r"\1<id>", ADDRESSES.sub("<address>", IDS.sub("<id>", str(value)))))
 
+    for row in (row for kind in ("instance", "volume") for row in found[kind]):
+        row.pop("AvailabilityZone", None)  # which of a group's zones has one more host
     return json.dumps(plain(found), indent=1).splitlines()

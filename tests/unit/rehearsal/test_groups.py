@@ -167,6 +167,21 @@ def test_cron(expression: str, when: str, matches: bool) -> None:
     assert cron(expression, datetime.fromisoformat(when).replace(tzinfo=UTC)) is matches
 
 
+def test_a_group_whose_hosts_are_on_their_way_is_not_measured(account: Account) -> None:
+    scaling, name = account.client("autoscaling"), account.make_group(desired=0, minimum=0)
+    scaling.put_lifecycle_hook(AutoScalingGroupName=name, LifecycleHookName="serve", HeartbeatTimeout=7200,
+                               LifecycleTransition="autoscaling:EC2_INSTANCE_LAUNCHING", DefaultResult="ABANDON")  # fmt: skip
+    requests = {
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "ALBRequestCountPerTarget", "ResourceLabel": "any"}
+    }
+    scaling.put_scaling_policy(AutoScalingGroupName=name, PolicyName="requests", PolicyType="TargetTrackingScaling",
+                               TargetTrackingConfiguration={**requests, "TargetValue": 100.0})  # fmt: skip
+    scaling.update_auto_scaling_group(AutoScalingGroupName=name, MinSize=1, DesiredCapacity=3)
+    account.until(lambda: len(account.group(name)["Instances"]) == 3)
+    time.sleep(0.5)  # some steps of the loop
+    assert account.group(name)["DesiredCapacity"] == 3
+
+
 def test_a_metric_over_its_target_asks_for_more(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = account.cloud.scaling
     clock = SimpleNamespace(now=0.0)
