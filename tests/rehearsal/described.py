@@ -118,6 +118,7 @@ CHOSEN = (
     "DnsEntries",
     "Instances",
     "Placement",
+    "AvailableIpAddressCount",
 )  # keys of what AWS chooses
 MOMENTS = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+]+Z?|\b1[78]\d{8,11}\b")
 

