@@ -67,7 +67,7 @@ test-vagrant: venv ## A real virtual machine: vagrant up, a prediction, provisio
 	@scripts/test-vagrant
 
 .PHONY: test-rehearsal
-test-rehearsal: ## The stories of a whole rehearsed environment: ten minutes and more
+test-rehearsal: ## The stories of whole environments, and the life of every inventory: an hour
 	@scripts/test rehearsal
 
 .PHONY: lint
