@@ -84,8 +84,12 @@ class Cloud:
     def described(self) -> dict[tuple[str, str], Any]:
         """Return what there is, without what AWS names anew each time."""
         changing = {"host of a group", "snapshot"}
-        things = account.found(self.account())
-        return {(thing.kind, thing.name): dict(thing.details) for thing in things if thing.kind not in changing}
+        own = {"hosts", "instance_type"}  # of a group: how many hosts it has at the moment is its own affair
+        return {
+            (thing.kind, thing.name): {key: value for key, value in thing.details.items() if key not in own}
+            for thing in account.found(self.account())
+            if thing.kind not in changing
+        }
 
     def requests(self) -> list[dict[str, Any]]:
         lines = (self.state / "requests.jsonl").read_text(encoding="utf-8").splitlines()
