@@ -372,19 +372,19 @@ def databases(world: World) -> None:
             raise DBParameterGroupNotFoundError(given["db_parameter_group_name"])
         return found
 
-    def unused(held: Function, code: str) -> Function:  # AWS keeps what a database still needs
+    def unused(key: str, code: str) -> Function:  # AWS keeps what a database still needs
         def delete(original: Function, self: Any, name: str) -> Any:
             for each in self.databases.values():
-                if held(each) == name:
+                if getattr(each, key) == name:
                     raise RDSClientError(code, f"{name} is in use by {each.db_instance_identifier}")
             return original(self, name)
 
         return delete
 
-    parameters = unused(lambda each: each.db_parameter_group_name, "InvalidDBParameterGroupState")
-    around(rds.RDSBackend, "delete_db_parameter_group")(parameters)
-    subnets = unused(lambda each: each.db_subnet_group_name, "InvalidDBSubnetGroupStateFault")
-    around(rds.RDSBackend, "delete_subnet_group")(subnets)
+    around(rds.RDSBackend, "delete_db_parameter_group")(
+        unused("db_parameter_group_name", "InvalidDBParameterGroupState")
+    )
+    around(rds.RDSBackend, "delete_subnet_group")(unused("db_subnet_group_name", "InvalidDBSubnetGroupStateFault"))
 
     @around(rds.DBInstance, "__init__")
     def initialise(original: Function, self: Any, *args: Any, **kwargs: Any) -> None:

@@ -18,7 +18,8 @@ def rules(world: World, groups: list[Any], vpc: str, subnet: str | None, *, serv
         services: The address of the VPC's resolver and API.
         public: Whether it has an address of its own in the internet.
     """
-    ec2, port, cidr = world.backend("ec2"), world.settings.port, world.backend("ec2").get_vpc(vpc).cidr_block
+    ec2, port = world.backend("ec2"), world.settings.port
+    cidr = ec2.get_vpc(vpc).cidr_block
     outside = leads_out(ec2, vpc, subnet, public=public)
     endpoint = outside or any(e.vpc_id == vpc for e in ec2.vpc_end_points.values())
     lines = ["*filter", ":INPUT DROP", ":FORWARD DROP", ":OUTPUT DROP"]

@@ -9,7 +9,6 @@ from emulator.world import World
 
 def status(world: World) -> dict[str, Any]:
     """Return what there is, by kind: a row each, with the columns of a table."""
-    first = world.settings.https_port
     with world.lock:
         groups = world.backend("autoscaling").autoscaling_groups.values()
         phases = {s.instance.id: s.lifecycle_state for g in groups for s in g.instance_states}
@@ -28,7 +27,7 @@ def status(world: World) -> dict[str, Any]:
                 "balancer": b.name,
                 "dns": b.dns_name,
                 "address": world.addresses.get(b.arn),
-                "url": f"https://127.0.0.1:{first + 10 * n}",
+                "url": f"https://127.0.0.1:{world.settings.ports(n)[443]}",
             }
             for n, b in enumerate(world.backend("elbv2").load_balancers.values())
         ]

@@ -49,6 +49,10 @@ class Settings:
         """The AWS API for whoever runs on this machine."""
         return f"http://127.0.0.1:{self.port}"
 
+    def ports(self, number: int) -> dict[int, int]:
+        """The ports of this machine's loopback for those of a load balancer."""
+        return {80: self.http_port + 10 * number, 443: self.https_port + 10 * number}
+
     def save(self) -> None:
         """Write the settings for later commands."""
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -228,14 +228,10 @@ class Balancers:
         host = to.get("Host", "#{host}").replace("#{host}", "%[req.hdr(host),field(1,:)]")
         scheme, code = to.get("Protocol", "HTTPS").lower(), to["StatusCode"][-3:]
         inner = to.get("Port", "443") if to.get("Port") != "#{port}" else "443"
-        ports = self.ports(number)
+        ports = self.world.settings.ports(number)
         seen = f"{{ req.hdr(host) -m end :{ports[80]} :{ports[443]} }}"
         return [f"  http-request redirect code {code} location {scheme}://{host}:{port}{where} if {when} {condition}"
                 for port, condition in ((ports.get(int(inner), inner), seen), (inner, f"!{seen}"))]  # fmt: skip
-
-    def ports(self, number: int) -> dict[int, int]:
-        """Return the ports of this machine's loopback for those of a balancer."""
-        return {80: self.world.settings.http_port + 10 * number, 443: self.world.settings.https_port + 10 * number}
 
     def _forward(self, action: dict[str, Any], when: str, name: str) -> list[str]:
         """Choose a target group by weight, once for each request; a cookie keeps the choice when the rule says so."""
@@ -305,7 +301,7 @@ class Balancers:
                 f"--volume={folder}:/lb",
                 "--restart=on-failure",
             ]
-            options += [f"--publish=127.0.0.1:{outer}:{inner}" for inner, outer in self.ports(number).items()]
+            options += [f"--publish=127.0.0.1:{outer}:{inner}" for inner, outer in settings.ports(number).items()]
             remove(container)
             create(container, settings.name, base, ["haproxy", "-W", "-db", "-f", "/lb/haproxy.cfg"], options, {})
             self.world.processes[arn] = process(container)

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 from botocore.config import Config
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -218,11 +220,30 @@ def self_signed() -> dict[str, bytes]:
     return {"Certificate": pem, "CertificateChain": pem, "PrivateKey": secret}
 
 
+def rehearsed(folder: Path, variables: dict[str, Any]) -> Path:
+    """Return a folder of its own for an inventory, with what any needs in a rehearsal.
+
+    Its name is the environment's: two runs on inventories of one name wait for each other.
+    """
+    rehearsal = yaml.safe_load((ROOT / "inventories/rehearsal/group_vars/all.yml").read_text(encoding="utf-8"))
+    variables["pergola_aws_environment"] = rehearsal["pergola_aws_environment"]
+    variables["pergola_cloud"].setdefault("logs", {})["agent"] = rehearsal["pergola_cloud"]["logs"]["agent"]
+    inventory = folder / str(variables["pergola_environment"])
+    shutil.copytree(ROOT / "inventories" / "demo", inventory)
+    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
+    return inventory
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Give one built site; it is taken down at the end, whatever happened."""
+def root() -> None:
+    """Skip what makes instances where it cannot."""
     if os.geteuid() != 0:
         pytest.skip("instances need root (network namespaces)")
+
+
+@pytest.fixture(scope="session")
+def site(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give one built site; it is taken down at the end, whatever happened."""
     made = Site(tmp_path_factory.mktemp("cloud") / "state")
     try:
         made.up()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,47 +12,53 @@ from botocore.exceptions import ClientError
 Client = Callable[..., Any]
 Rows = dict[str, list[dict[str, Any]]]
 
-# kind: service, call, where its answer has the rows, arguments
-LISTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "vpc": ("ec2", "describe_vpcs", "Vpcs", {}),
-    "subnet": ("ec2", "describe_subnets", "Subnets", {}),
-    "route table": ("ec2", "describe_route_tables", "RouteTables", {}),
-    "internet gateway": ("ec2", "describe_internet_gateways", "InternetGateways", {}),
-    "nat gateway": ("ec2", "describe_nat_gateways", "NatGateways", {}),
-    "address": ("ec2", "describe_addresses", "Addresses", {}),
-    "security group": ("ec2", "describe_security_groups", "SecurityGroups", {}),
-    "endpoint": ("ec2", "describe_vpc_endpoints", "VpcEndpoints", {}),
-    "flow log": ("ec2", "describe_flow_logs", "FlowLogs", {}),
-    "launch template": ("ec2", "describe_launch_templates", "LaunchTemplates", {}),
-    "image": ("ec2", "describe_images", "Images", {"Owners": ["self"]}),
-    "instance": ("ec2", "describe_instances", "Reservations", {}),
-    "volume": ("ec2", "describe_volumes", "Volumes", {}),
-    "scaling group": ("autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", {}),
-    "scaling policy": ("autoscaling", "describe_policies", "ScalingPolicies", {}),
-    "scheduled action": ("autoscaling", "describe_scheduled_actions", "ScheduledUpdateGroupActions", {}),
-    "load balancer": ("elbv2", "describe_load_balancers", "LoadBalancers", {}),
-    "target group": ("elbv2", "describe_target_groups", "TargetGroups", {}),
-    "database": ("rds", "describe_db_instances", "DBInstances", {}),
-    "subnet group": ("rds", "describe_db_subnet_groups", "DBSubnetGroups", {}),
-    "parameter group": ("rds", "describe_db_parameter_groups", "DBParameterGroups", {}),
-    "snapshot": ("rds", "describe_db_snapshots", "DBSnapshots", {}),
-    "bucket": ("s3", "list_buckets", "Buckets", {}),
-    "secret": ("secretsmanager", "list_secrets", "SecretList", {}),
-    "role": ("iam", "list_roles", "Roles", {}),
-    "profile": ("iam", "list_instance_profiles", "InstanceProfiles", {}),
-    "certificate": ("acm", "list_certificates", "CertificateSummaryList", {}),
-    "zone": ("route53", "list_hosted_zones", "HostedZones", {}),
-    "log group": ("logs", "describe_log_groups", "logGroups", {}),
-    "metric filter": ("logs", "describe_metric_filters", "metricFilters", {}),
-    "log query": ("logs", "describe_query_definitions", "queryDefinitions", {}),
-    "alarm": ("cloudwatch", "describe_alarms", "MetricAlarms", {}),
-    "dashboard": ("cloudwatch", "list_dashboards", "DashboardEntries", {}),
-    "topic": ("sns", "list_topics", "Topics", {}),
-    "subscription": ("sns", "list_subscriptions", "Subscriptions", {}),
-    "trail": ("cloudtrail", "describe_trails", "trailList", {}),
-    "firewall": ("wafv2", "list_web_acls", "WebACLs", {"Scope": "REGIONAL"}),
-    "parameter": ("ssm", "describe_parameters", "Parameters", {}),
+# kind: service, call, where its answer has the rows, and which key of a row is its name
+LISTS = {
+    "vpc": ("ec2", "describe_vpcs", "Vpcs", "VpcId"),
+    "subnet": ("ec2", "describe_subnets", "Subnets", "SubnetId"),
+    "route table": ("ec2", "describe_route_tables", "RouteTables", "RouteTableId"),
+    "internet gateway": ("ec2", "describe_internet_gateways", "InternetGateways", "InternetGatewayId"),
+    "nat gateway": ("ec2", "describe_nat_gateways", "NatGateways", "NatGatewayId"),
+    "address": ("ec2", "describe_addresses", "Addresses", "AllocationId"),
+    "security group": ("ec2", "describe_security_groups", "SecurityGroups", "GroupId"),
+    "endpoint": ("ec2", "describe_vpc_endpoints", "VpcEndpoints", "VpcEndpointId"),
+    "flow log": ("ec2", "describe_flow_logs", "FlowLogs", "FlowLogId"),
+    "launch template": ("ec2", "describe_launch_templates", "LaunchTemplates", "LaunchTemplateId"),
+    "image": ("ec2", "describe_images", "Images", "ImageId"),
+    "instance": ("ec2", "describe_instances", "Reservations", "InstanceId"),
+    "volume": ("ec2", "describe_volumes", "Volumes", "VolumeId"),
+    "scaling group": ("autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", "AutoScalingGroupName"),
+    "scaling policy": ("autoscaling", "describe_policies", "ScalingPolicies", "PolicyARN"),
+    "scheduled action": (
+        "autoscaling",
+        "describe_scheduled_actions",
+        "ScheduledUpdateGroupActions",
+        "ScheduledActionName",
+    ),
+    "load balancer": ("elbv2", "describe_load_balancers", "LoadBalancers", "LoadBalancerArn"),
+    "target group": ("elbv2", "describe_target_groups", "TargetGroups", "TargetGroupArn"),
+    "database": ("rds", "describe_db_instances", "DBInstances", "DBInstanceArn"),
+    "subnet group": ("rds", "describe_db_subnet_groups", "DBSubnetGroups", "DBSubnetGroupArn"),
+    "parameter group": ("rds", "describe_db_parameter_groups", "DBParameterGroups", "DBParameterGroupArn"),
+    "snapshot": ("rds", "describe_db_snapshots", "DBSnapshots", "DBSnapshotArn"),
+    "bucket": ("s3", "list_buckets", "Buckets", "Name"),
+    "secret": ("secretsmanager", "list_secrets", "SecretList", "ARN"),
+    "role": ("iam", "list_roles", "Roles", "Arn"),
+    "profile": ("iam", "list_instance_profiles", "InstanceProfiles", "Arn"),
+    "certificate": ("acm", "list_certificates", "CertificateSummaryList", "CertificateArn"),
+    "zone": ("route53", "list_hosted_zones", "HostedZones", "Id"),
+    "log group": ("logs", "describe_log_groups", "logGroups", "arn"),
+    "metric filter": ("logs", "describe_metric_filters", "metricFilters", "filterName"),
+    "log query": ("logs", "describe_query_definitions", "queryDefinitions", "queryDefinitionId"),
+    "alarm": ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmArn"),
+    "dashboard": ("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),
+    "topic": ("sns", "list_topics", "Topics", "TopicArn"),
+    "subscription": ("sns", "list_subscriptions", "Subscriptions", "SubscriptionArn"),
+    "trail": ("cloudtrail", "describe_trails", "trailList", "TrailARN"),
+    "firewall": ("wafv2", "list_web_acls", "WebACLs", "ARN"),
+    "parameter": ("ssm", "describe_parameters", "Parameters", "ARN"),
 }
+GIVEN: dict[str, dict[str, Any]] = {"image": {"Owners": ["self"]}, "firewall": {"Scope": "REGIONAL"}}
 # kind: calls that tell more of one of it: service, call, argument, and which key of the row it is given
 MORE: dict[str, list[tuple[str, str, str, str]]] = {
     "launch template": [("ec2", "describe_launch_template_versions", "LaunchTemplateId", "LaunchTemplateId")],
@@ -90,20 +95,9 @@ MORE: dict[str, list[tuple[str, str, str, str]]] = {
     "trail": [("cloudtrail", "list_tags", "ResourceIdList", "TrailARN"), ("cloudtrail", "get_trail_status", "Name", "TrailARN")],
     "firewall": [("wafv2", "list_tags_for_resource", "ResourceARN", "ARN")],
 }  # fmt: skip
-# kind: which key of a row is its name
-NAMES = {
-    "vpc": "VpcId", "subnet": "SubnetId", "route table": "RouteTableId", "internet gateway": "InternetGatewayId",
-    "nat gateway": "NatGatewayId", "address": "AllocationId", "security group": "GroupId", "endpoint": "VpcEndpointId",
-    "flow log": "FlowLogId", "launch template": "LaunchTemplateId", "image": "ImageId", "instance": "InstanceId", "volume": "VolumeId",
-    "scaling group": "AutoScalingGroupName", "scaling policy": "PolicyARN", "scheduled action": "ScheduledActionName",
-    "load balancer": "LoadBalancerArn", "target group": "TargetGroupArn", "database": "DBInstanceArn", "subnet group": "DBSubnetGroupArn",
-    "parameter group": "DBParameterGroupArn", "snapshot": "DBSnapshotArn", "bucket": "Name", "secret": "ARN", "role": "Arn", "profile": "Arn",
-    "certificate": "CertificateArn", "zone": "Id", "log group": "arn", "metric filter": "filterName", "log query": "queryDefinitionId",
-    "alarm": "AlarmArn", "dashboard": "DashboardName", "topic": "TopicArn", "subscription": "SubscriptionArn", "trail": "TrailARN",
-    "firewall": "ARN", "parameter": "ARN",
-}  # fmt: skip
 TAGS = {"tags", "taglist", "tagset", "tagslist"}
 UNTAGGABLE = {"scaling policy", "scheduled action", "metric filter", "log query", "dashboard", "subscription"}
+NONE = re.compile("NoSuch|.*NotFound")  # S3's way to say that a bucket has no setting of a kind
 IDS = re.compile(
     r"\b(?:[a-z]{1,12}-[0-9a-f]{8,17}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|[0-9a-f]{16,64}|\d{13,}|A(?:ROA|IPA)\w{10,})\b"
 )
@@ -125,8 +119,8 @@ MOMENTS = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.+]+Z?|\b1[78]\d{8,11}\b")
 
 def rows(client: Client, kind: str) -> Iterator[dict[str, Any]]:
     """Give everything of a kind that is not over."""
-    service, call, key, given = LISTS[kind]
-    api = client(service)
+    service, call, key, _ = LISTS[kind]
+    api, given = client(service), GIVEN.get(kind, {})
     pages = api.get_paginator(call).paginate(**given) if api.can_paginate(call) else [getattr(api, call)(**given)]
     for row in (row for page in pages for row in page.get(key) or []):
         each = row["Instances"] if kind == "instance" else [row]
@@ -142,15 +136,16 @@ def told(client: Client, kind: str, row: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for service, call, argument, key in MORE.get(kind, []):
         value = row.get(key) or str(row["arn"]).removesuffix(":*")
-        with contextlib.suppress(ClientError):  # S3's way to say that there is none
-            answer = getattr(client(service), call)(
-                **{argument: [value] if argument.endswith(("Arns", "List")) else value}
-            )
-            found[call] = {
-                name: each
-                for name, each in answer.items()
-                if name not in {"ResponseMetadata", "NextToken", "IsTruncated"}
-            }
+        given = {argument: [value] if argument.endswith(("Arns", "List")) else value}
+        try:
+            answer = getattr(client(service), call)(**given)
+        except ClientError as error:
+            if service == "s3" and NONE.match(error.response["Error"]["Code"]):
+                continue
+            raise
+        found[call] = {
+            name: each for name, each in answer.items() if name not in {"ResponseMetadata", "NextToken", "IsTruncated"}
+        }
     if kind == "role":
         names = found["list_role_policies"]["PolicyNames"]
         found["policies"] = [
@@ -175,7 +170,7 @@ def fresh(after: Rows, before: Rows) -> Rows:
 
 def identity(kind: str, row: dict[str, Any]) -> str:
     """Return what AWS calls a thing."""
-    return f"{kind} {row[NAMES[kind]]}"
+    return f"{kind} {row[LISTS[kind][-1]]}"
 
 
 def tags(row: Any) -> dict[str, str]:
@@ -207,6 +202,6 @@ def normalised(found: Rows) -> list[str]:
             return "<moment>" if value > 1.7e9 else value
         return MOMENTS.sub("<moment>", SECRETS.sub(r"\1<id>", ADDRESSES.sub("<address>", IDS.sub("<id>", str(value)))))
 
-    for row in (row for kind in ("instance", "volume") for row in found[kind]):
-        row.pop("AvailabilityZone", None)  # which of a group's zones has one more host
-    return json.dumps(plain(found), indent=1).splitlines()
+    # which of a group's zones has one more host is AWS's choice
+    disks = [{key: child for key, child in row.items() if key != "AvailabilityZone"} for row in found["volume"]]
+    return json.dumps(plain({**found, "volume": disks}), indent=1).splitlines()

@@ -52,7 +52,7 @@ class Baked(Whole):
 
 
 @pytest.fixture(scope="module")
-def baked() -> Iterator[Baked]:
+def baked(root: None) -> Iterator[Baked]:
     """Give the environment; it is taken down at the end, whatever happened."""
     made = Baked()
     made.run("scripts/rehearse", "down", check=False)

@@ -39,9 +39,9 @@ class Cloud:
         self.there: dict[tuple[str, str], Any] = {}  # what was there before it was removed
         self.environment = {**os.environ, "AWS_ENDPOINT_URL": self.endpoint, "ANSIBLE_FORCE_COLOR": "0"}
 
-    def rehearsal(self, *words: str) -> None:
+    def rehearsal(self, *words: str) -> str:
         command = [sys.executable, "-m", "rehearsal", "--state", str(self.state), *words]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=180)
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=180).stdout
 
     def command(self, name: str, *flags: str) -> list[str]:
         return [str(PLAYBOOK), f"playbooks/{name}.yml", "-i", str(self.inventory), *flags]

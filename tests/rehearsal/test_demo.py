@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import yaml
 
 from bench import bad_releases
 from prober.process import ProbeProcess
+from tests.rehearsal.conftest import rehearsed
 from tests.rehearsal.test_whole_site import ROOT, Whole
 
 pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.timeout(3000)]
@@ -28,14 +27,9 @@ class Demo(Whole):
     group = "pergola-demo-main-blue"
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.inventory = folder, folder / "demo"
-        shutil.copytree(ROOT / "inventories" / "demo", self.inventory)
-        rehearsal = yaml.safe_load((ROOT / "inventories/rehearsal/group_vars/all.yml").read_text())
-        path = self.inventory / "group_vars" / "all.yml"
-        given = yaml.safe_load(path.read_text())
-        given["pergola_cloud"]["logs"]["agent"] = "stand-in"
+        given = yaml.safe_load((ROOT / "inventories/demo/group_vars/all.yml").read_text(encoding="utf-8"))
         given["pergola_cloud"]["deploy"] = {"bake_seconds": 5}
-        path.write_text(yaml.safe_dump({**given, "pergola_aws_environment": rehearsal["pergola_aws_environment"]}))
+        self.folder, self.inventory = folder, rehearsed(folder, given)
 
     def up(self) -> str:
         return str(self.run("env", f"PERGOLA_INVENTORY={self.inventory}", "scripts/rehearse", "up").stdout)
@@ -75,10 +69,8 @@ class Demo(Whole):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Give the environment; it is taken down at the end, whatever happened."""
-    if os.geteuid() != 0:
-        pytest.skip("instances need root (network namespaces)")
     made = Demo(tmp_path_factory.mktemp("demo"))
     made.run("scripts/rehearse", "down", check=False)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,13 +21,12 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.rehearsal import described
+from tests.rehearsal.conftest import rehearsed
 from tests.rehearsal.test_cloud import ROOT, Cloud, changed_of
 from tests.unit.cloud.test_properties import TAGS, WORLD, inventories
 
 PORT = 29650
 REGION = "us-east-1"  # the one that has bodies, and zones with these names
-AGENT = {"agent": "stand-in"}
-
 PREVIEWED = {
     "vpc": "VPC", "nat gateway": "NAT gateway", "address": "public address", "subnet group": "database subnet group",
     "parameter group": "database parameter group", "profile": "instance profile", "firewall": "web firewall",
@@ -51,13 +49,12 @@ def drawn(number: int) -> dict[str, Any]:
         found.append(inventory)
 
     draw()
-    secrets = {"recovery_days": 0}  # the same names are made again at once
-    return {
-        **found[-1],
-        "project": "pergola",
+    needed = {
+        "project": "pergola",  # the operator's policy is for this name
         "region": REGION,
-        "secrets": secrets,
-    }  # the operator's policy is for this name
+        "secrets": {"recovery_days": 0},  # the same names are made again at once
+    }
+    return {**found[-1], **needed}
 
 
 def vars_of(profile: str) -> dict[str, Any]:
@@ -75,7 +72,9 @@ def vars_of(profile: str) -> dict[str, Any]:
 class Profile(Cloud):
     """An account of its own, and what playbooks asked of it."""
 
-    calls: list[dict[str, Any]]
+    def __init__(self, state: Path, inventory: Path, port: int) -> None:
+        super().__init__(state, inventory, port)
+        self.calls: list[dict[str, Any]] = []
 
     def play(self, name: str, *flags: str, check: bool = True) -> str:
         before = len(self.requests())
@@ -99,14 +98,7 @@ class Profile(Cloud):
 def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Profile]:
     """Give an empty account, and an inventory with what any needs in a rehearsal."""
     variables = vars_of(request.param)
-    rehearsal = yaml.safe_load((ROOT / "inventories/rehearsal/group_vars/all.yml").read_text(encoding="utf-8"))
-    variables["pergola_aws_environment"] = rehearsal["pergola_aws_environment"]
-    variables["pergola_cloud"].setdefault("logs", {}).update(AGENT)
-    inventory = tmp_path / str(variables["pergola_environment"])
-    shutil.copytree(ROOT / "inventories" / "demo", inventory)
-    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
-    made = Profile(tmp_path / "state", inventory, PORT)
-    made.calls = []
+    made = Profile(tmp_path / "state", rehearsed(tmp_path, variables), PORT)
     made.rehearsal("up", "--no-bodies", "--name", "profile-test", "--port", str(PORT))
     try:
         if zone := variables["pergola_cloud"].get("domain", {}).get("zone"):
@@ -116,12 +108,17 @@ def profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Profile]
         made.rehearsal("down")
 
 
+def made_with_its_vpc(row: dict[str, Any]) -> bool:
+    """Return whether a thing is the main route table, or the default security group, which AWS makes with a VPC."""
+    return row.get("GroupName") == "default" or any(each.get("Main") for each in row.get("Associations", []))
+
+
 def untagged(rows: described.Rows) -> list[str]:
-    """Return what lacks one of the four tags, of what can have any; the main route table and the default group come with a VPC."""
+    """Return what lacks one of the four tags, of what can have any; the default security group has them too."""
     found = []
     for kind in rows.keys() - described.UNTAGGABLE:
         for row in rows[kind]:
-            main = any(each.get("Main") for each in row.get("Associations", []))
+            main = kind == "route table" and made_with_its_vpc(row)
             if not (main or set(described.tags(row)) >= TAGS):
                 found.append(described.identity(kind, row))
     return found
@@ -147,9 +144,8 @@ def previewed(rows: described.Rows) -> Counter[str]:
     found = Counter[str]()
     for kind in rows.keys() & PREVIEWED.keys():
         for row in rows[kind]:
-            by_vpc = row.get("GroupName") == "default" or any(each.get("Main") for each in row.get("Associations", []))
             by_policy = row.get("AlarmName", "").startswith("TargetTracking")
-            found[PREVIEWED[kind]] += not (by_vpc or by_policy)
+            found[PREVIEWED[kind]] += not (made_with_its_vpc(row) or by_policy)
     return +found
 
 

@@ -40,6 +40,7 @@ def section(site: Site) -> dict[str, Any]:
         "subnets": [site.name("public", zone[-1]) for zone in site.zones],
         "security_group": site.name("balancer"),
         "certificate": domain["certificate"],
+        "certificate_domain": domain.get("name") or f"{site.name(limit=32)}.invalid",
         "domain": domain.get("name", ""),
         "app_domains": sorted(domain["apps"].values()),
         "zone": domain.get("zone", ""),

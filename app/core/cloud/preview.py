@@ -99,7 +99,7 @@ def _entry(plan: Plan) -> Iterator[Thing]:
                 "target group", row["name"], {"health_path": row["health_path"]} if "health_path" in row else {}
             )
         if not balancer["certificate"].startswith("arn:"):  # then somebody else made it
-            yield Thing("certificate", balancer["domain"] or f"{balancer['name']}.invalid")
+            yield Thing("certificate", balancer["certificate_domain"])
         if domain.get("zone"):
             for name in (domain["name"], *balancer["app_domains"]):
                 yield Thing("DNS record", f"{name} A")
